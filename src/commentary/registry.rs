@@ -1,0 +1,110 @@
+//! The set of all streams, by name. Not here: one stream's workings (`stream`, `cycle`).
+
+use super::stream::{Settings, Stream};
+use crate::bus::Bus;
+use crate::engine::Engine;
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::source::SourceHandle;
+use crate::window::SharedWindow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Most streams at once.
+pub const MAX_STREAMS: usize = 64;
+
+/// What a new stream needs from outside: a window, a bus, and a supervisor that feeds both.
+pub struct StreamParts {
+    pub window: Arc<SharedWindow>,
+    pub bus: Arc<Bus>,
+    pub source: SourceHandle,
+}
+
+/// Makes the parts of a stream of the given name. Called on the runtime.
+pub type MakeParts = Box<dyn Fn(&str) -> StreamParts + Send + Sync>;
+
+/// All streams of the process.
+pub struct Streams {
+    make: MakeParts,
+    settings: Settings,
+    engine: Arc<dyn Engine>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+    by_name: Mutex<BTreeMap<String, Entry>>,
+}
+
+struct Entry {
+    stream: Arc<Stream>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Streams {
+    /// No streams yet.
+    pub fn new(make: MakeParts, settings: Settings, engine: Arc<dyn Engine>, metrics: Arc<Metrics>, shutdown: Shutdown) -> Self {
+        Self { make, settings, engine, metrics, shutdown, by_name: Mutex::default() }
+    }
+
+    /// The stream of that name.
+    pub fn get(&self, name: &str) -> Option<Arc<Stream>> {
+        self.lock().get(name).map(|e| Arc::clone(&e.stream))
+    }
+
+    /// All streams, by name.
+    pub fn list(&self) -> Vec<Arc<Stream>> {
+        self.lock().values().map(|e| Arc::clone(&e.stream)).collect()
+    }
+
+    /// The stream of that name, made if there is none; true when it was made. Must be called on the runtime.
+    ///
+    /// # Errors
+    /// When the name is not acceptable or there are too many streams.
+    pub fn ensure(&self, name: &str) -> Result<(Arc<Stream>, bool)> {
+        check_name(name)?;
+        let mut by_name = self.lock();
+        if let Some(entry) = by_name.get(name) {
+            return Ok((Arc::clone(&entry.stream), false));
+        }
+        if by_name.len() >= MAX_STREAMS {
+            return Err(Error::new(Kind::Conflict, "too_many_streams", format!("there are {MAX_STREAMS} streams already"))
+                .hint("delete one first"));
+        }
+        let StreamParts { window, bus, source } = (self.make)(name);
+        let stream = Arc::new(Stream::new(Arc::from(name), &self.settings, bus, window, source, self.engine.status()));
+        let task = super::cycle::spawn(
+            Arc::clone(&stream),
+            Arc::clone(&self.engine),
+            self.settings.clone(),
+            Arc::clone(&self.metrics),
+            self.shutdown.clone(),
+        );
+        by_name.insert(name.to_owned(), Entry { stream: Arc::clone(&stream), task });
+        Ok((stream, true))
+    }
+
+    /// Stops the stream and forgets it.
+    ///
+    /// # Errors
+    /// When there is no stream of that name, or its supervisor is gone.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        let entry = self.lock().remove(name);
+        let Some(entry) = entry else {
+            return Err(Error::not_found("stream_unknown", "there is no stream of that name").hint("GET /api/streams lists them"));
+        };
+        let stopped = entry.stream.stop().await;
+        entry.task.abort();
+        stopped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if fits {
+        return Ok(());
+    }
+    Err(Error::invalid("stream_name", "a stream's name has 1 to 64 letters, digits, '-' or '_'").hint("choose another name"))
+}

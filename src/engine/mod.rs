@@ -1,0 +1,173 @@
+//! The engine: looks at frames with a vision-language model and writes text, one job at a time.
+//! This file is the wall: what crosses it is plain owned data, so that a thread (today) or a child
+//! process (some day) can stand behind it.
+//! Not here: what to ask and when (`commentary`), where files come from (`models`).
+
+use crate::error::Error;
+use crate::frame::Frame;
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+
+/// Events of one job waiting for its listener; the engine waits when it is full, so keep reading.
+pub const JOB_EVENTS: usize = 64;
+
+/// The words around the frames. The engine keeps `system` and `instruction` in its KV cache
+/// from job to job, so put what changes each time into `context`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prompt {
+    /// The system turn: who the model is, and the profile.
+    pub system: String,
+    /// The person's instruction, before the frames.
+    pub instruction: String,
+    /// What changes from look to look (the last answer), after the frames.
+    pub context: String,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token always.
+    pub temperature: f32,
+    pub top_p: f32,
+    /// 0 turns it off.
+    pub top_k: i32,
+    pub min_p: f32,
+    /// 1 turns it off.
+    pub repeat_penalty: f32,
+    /// A fixed seed makes answers repeatable; `None` draws one for each job.
+    pub seed: Option<u32>,
+}
+
+impl Default for Sampling {
+    /// MiniCPM-o 4.5's documented defaults (`generation_config.json`: temperature 0.7, top_p 0.8, top_k 100,
+    /// repetition_penalty 1.05 for sampling with pictures).
+    fn default() -> Self {
+        Self { temperature: 0.7, top_p: 0.8, top_k: 100, min_p: 0.0, repeat_penalty: 1.05, seed: None }
+    }
+}
+
+/// One look.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Whose look it is; the engine keeps a prefix and a waiting place for each.
+    pub stream: Arc<str>,
+    pub prompt: Prompt,
+    /// Oldest first. Embeddings are cached by (stream, seq).
+    pub frames: Vec<Arc<Frame>>,
+    /// Most tokens of the answer.
+    pub max_tokens: u32,
+    pub sampling: Sampling,
+}
+
+/// What became of a job so far. Instants are on this machine's monotonic clock.
+#[derive(Debug, Clone)]
+pub enum JobEvent {
+    /// The engine took it up.
+    Started { at: Instant },
+    /// All frames have embeddings; `encoded` of them were made now, the others were cached.
+    Encoded { at: Instant, encoded: u32 },
+    /// The prompt is decoded.
+    Prefilled { at: Instant, tokens: u32 },
+    /// Whole characters, never empty.
+    Text { at: Instant, text: String },
+    /// The last event of a job that ran.
+    Done { at: Instant, tokens: u32, finish: JobFinish },
+    /// The last event of a job that a newer one of the same stream replaced before it ran.
+    Replaced,
+    /// The last event of a job that failed.
+    Failed(Error),
+}
+
+/// How a job's answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobFinish {
+    Stop,
+    Length,
+    Cancelled,
+}
+
+/// Cancels a job between two tokens; dropping it cancels as well.
+#[derive(Debug)]
+pub struct JobHandle {
+    /// What becomes of the job; ends after its last event.
+    pub events: mpsc::Receiver<JobEvent>,
+    cancel: CancelFlag,
+}
+
+impl JobHandle {
+    /// A handle and what the engine holds of it.
+    pub fn pair() -> (Self, mpsc::Sender<JobEvent>, CancelFlag) {
+        let (sender, events) = mpsc::channel(JOB_EVENTS);
+        let cancel = CancelFlag::default();
+        (Self { events, cancel: cancel.clone() }, sender, cancel)
+    }
+
+    /// Asks the engine to stop after the present token.
+    pub fn cancel(&self) {
+        self.cancel.set();
+    }
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        self.cancel.set();
+    }
+}
+
+/// Looked at between tokens.
+#[derive(Debug, Clone, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True once the job's owner wants no more.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How the engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineState {
+    /// No model is set.
+    #[default]
+    Absent,
+    Loading,
+    Ready,
+    /// It could not load, or its thread ended.
+    Failed,
+}
+
+/// The engine as `/api/status` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Default)]
+pub struct EngineStatus {
+    pub state: EngineState,
+    /// Name of the model from its file.
+    pub model: Option<String>,
+    /// Something that everyone who sees answers must know (for instance that the weights are random).
+    pub warning: Option<String>,
+    /// Why it failed, and what to do.
+    pub message: Option<String>,
+    /// Where it computes: "cpu" or the GPU's name.
+    pub device: Option<String>,
+    /// Tokens that one stream's prompt and answer may take together.
+    pub context_tokens: u32,
+    pub load_s: Option<f64>,
+}
+
+/// The engine's door.
+pub trait Engine: Send + Sync {
+    /// Hands in a look. A look of the same stream that still waits is replaced ([`JobEvent::Replaced`]).
+    /// Never blocks; what is wrong with the job comes as [`JobEvent::Failed`].
+    fn submit(&self, job: Job) -> JobHandle;
+
+    /// How the engine is, as it changes.
+    fn status(&self) -> watch::Receiver<EngineStatus>;
+}

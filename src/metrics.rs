@@ -1,0 +1,178 @@
+//! Counters, gauges and histograms of the whole program, in Prometheus' text format.
+//! Not here: the HTTP route (`web`), logs (`telemetry`).
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicI64;
+
+/// Label of everything that belongs to one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StreamLabel {
+    pub stream: String,
+}
+
+impl StreamLabel {
+    /// The label for a stream's name.
+    pub fn new(stream: &str) -> Self {
+        Self { stream: stream.to_owned() }
+    }
+}
+
+/// Buckets in seconds around what a look costs: a few milliseconds on a GPU, tens of seconds on a weak CPU.
+const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.6, 2.5, 5.0, 10.0, 30.0];
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+type Counters = Family<StreamLabel, Counter>;
+type Gauges = Family<StreamLabel, Gauge<i64, AtomicI64>>;
+type Histograms = Family<StreamLabel, Histogram, fn() -> Histogram>;
+
+/// Everything that is counted. Families make their series on first use.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Frames put into a stream's window.
+    pub frames: Counters,
+    /// Frames dropped from a window for its bounds (normal: the ring is full).
+    pub frames_dropped: Counters,
+    /// JPEGs encoded for viewers.
+    pub jpegs: Counters,
+    /// Connections to a source that delivered frames, after the first.
+    pub reconnects: Counters,
+    /// Failed attempts to open or keep a source.
+    pub source_failures: Counters,
+    /// Pipelines abandoned because they did not close in time.
+    pub pipelines_abandoned: Counters,
+    /// 1 while frames arrive.
+    pub source_up: Gauges,
+    /// Looks that the model answered with words.
+    pub utterances: Counters,
+    /// Looks that the model answered with "...".
+    pub skips: Counters,
+    /// Looks not taken because the scene had not changed.
+    pub unchanged: Counters,
+    /// Answers cut off by a new instruction or a stop.
+    pub cancelled: Counters,
+    /// Looks that failed in the engine.
+    pub engine_errors: Counters,
+    /// Jobs replaced by newer ones before the engine took them.
+    pub jobs_dropped: Counters,
+    /// Tokens generated.
+    pub tokens: Counters,
+    /// Frames encoded by the vision tower.
+    pub frames_encoded: Counters,
+    /// Frames whose embedding was cached.
+    pub frames_cached: Counters,
+    /// From the newest frame's capture to the first token.
+    pub first_token_seconds: Histograms,
+    /// From the newest frame's capture to the last token.
+    pub last_token_seconds: Histograms,
+    /// From the oldest frame's capture to the last token.
+    pub window_to_text_seconds: Histograms,
+    /// From the job's start in the engine to the last token.
+    pub inference_seconds: Histograms,
+    /// Connections of HTTP clients open now.
+    pub http_connections: Gauge<i64, AtomicI64>,
+    /// Connections refused because too many were open.
+    pub http_refused: Counter,
+    /// Connections cut off because the client read too slowly.
+    pub http_slow_clients: Counter,
+    /// Events that slow listeners did not get.
+    pub events_lagged: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let histograms = || Histograms::new_with_constructor(seconds as fn() -> Histogram);
+        let mut m = Self {
+            registry: Registry::with_prefix("vidette"),
+            frames: Family::default(),
+            frames_dropped: Family::default(),
+            jpegs: Family::default(),
+            reconnects: Family::default(),
+            source_failures: Family::default(),
+            pipelines_abandoned: Family::default(),
+            source_up: Family::default(),
+            utterances: Family::default(),
+            skips: Family::default(),
+            unchanged: Family::default(),
+            cancelled: Family::default(),
+            engine_errors: Family::default(),
+            jobs_dropped: Family::default(),
+            tokens: Family::default(),
+            frames_encoded: Family::default(),
+            frames_cached: Family::default(),
+            first_token_seconds: histograms(),
+            last_token_seconds: histograms(),
+            window_to_text_seconds: histograms(),
+            inference_seconds: histograms(),
+            http_connections: Gauge::default(),
+            http_refused: Counter::default(),
+            http_slow_clients: Counter::default(),
+            events_lagged: Counter::default(),
+        };
+        let r = &mut m.registry;
+        r.register("frames", "Frames put into the window", m.frames.clone());
+        r.register("frames_dropped", "Frames dropped from the window for its bounds", m.frames_dropped.clone());
+        r.register("jpegs", "JPEGs encoded for viewers", m.jpegs.clone());
+        r.register("source_reconnects", "Connections that delivered frames, after the first", m.reconnects.clone());
+        r.register("source_failures", "Failed attempts to open or keep the source", m.source_failures.clone());
+        r.register("pipelines_abandoned", "Pipelines that did not close in time", m.pipelines_abandoned.clone());
+        r.register("source_up", "1 while frames arrive", m.source_up.clone());
+        r.register("utterances", "Looks answered with words", m.utterances.clone());
+        r.register("skips", "Looks answered with nothing to say", m.skips.clone());
+        r.register("unchanged", "Looks not taken because the scene had not changed", m.unchanged.clone());
+        r.register("cancelled", "Answers cut off by a new instruction or a stop", m.cancelled.clone());
+        r.register("engine_errors", "Looks that failed in the engine", m.engine_errors.clone());
+        r.register("jobs_dropped", "Jobs replaced by newer ones before they were taken", m.jobs_dropped.clone());
+        r.register("tokens", "Tokens generated", m.tokens.clone());
+        r.register("frames_encoded", "Frames encoded by the vision tower", m.frames_encoded.clone());
+        r.register("frames_cached", "Frames whose embedding was cached", m.frames_cached.clone());
+        let s = || Unit::Seconds;
+        r.register_with_unit("first_token", "Newest frame's capture to first token", s(), m.first_token_seconds.clone());
+        r.register_with_unit("last_token", "Newest frame's capture to last token", s(), m.last_token_seconds.clone());
+        r.register_with_unit("window_to_text", "Oldest frame's capture to last token", s(), m.window_to_text_seconds.clone());
+        r.register_with_unit("inference", "Job start in the engine to last token", s(), m.inference_seconds.clone());
+        r.register("http_connections", "Open HTTP connections", m.http_connections.clone());
+        r.register("http_refused", "HTTP connections refused for their number", m.http_refused.clone());
+        r.register("http_slow_clients", "HTTP connections cut off for reading too slowly", m.http_slow_clients.clone());
+        r.register("events_lagged", "Events that slow listeners did not get", m.events_lagged.clone());
+        m
+    }
+
+    /// The text that Prometheus reads.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String can't fail.
+        let _infallible = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_thing_appears_with_its_label() {
+        let metrics = Metrics::new();
+        metrics.frames.get_or_create(&StreamLabel::new("main")).inc_by(3);
+        metrics.first_token_seconds.get_or_create(&StreamLabel::new("main")).observe(0.3);
+        let text = metrics.encode();
+        assert!(text.contains("vidette_frames_total{stream=\"main\"} 3"), "{text}");
+        assert!(text.contains("vidette_first_token_seconds_bucket{le=\"0.35\",stream=\"main\"} 1"), "{text}");
+    }
+}
