@@ -8,8 +8,12 @@ pub mod commentary;
 pub mod engine;
 pub mod error;
 pub mod frame;
+#[cfg(feature = "ingest")]
+pub mod ingest;
 pub mod metrics;
+pub mod models;
 pub mod secret;
 pub mod shutdown;
 pub mod source;
+pub mod web;
 pub mod window;

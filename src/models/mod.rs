@@ -1,0 +1,1 @@
+//! Model files: catalogue, download, inspection before llama.cpp sees them.
