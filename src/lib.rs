@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod bus;
 pub mod commentary;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod frame;
