@@ -37,6 +37,8 @@ pub fn backend() -> Result<()> {
             sys::llama_log_set(Some(on_log), null_mut());
             sys::mtmd_log_set(Some(on_log), null_mut());
             sys::mtmd_helper_log_set(Some(on_log), null_mut());
+            // Without it ggml's last act on a failed assertion is to start a debugger.
+            sys::ggml_set_abort_callback(Some(on_abort));
         }
         LlamaBackend::init().map_err(|e| e.to_string())
     });
@@ -69,6 +71,17 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: 
             }
             sys::GGML_LOG_LEVEL_WARN => tracing::debug!(target: "vidette::llama", "{text}"),
             _ => tracing::trace!(target: "vidette::llama", "{text}"),
+        }
+    });
+}
+
+unsafe extern "C" fn on_abort(message: *const c_char) {
+    // A panic must not unwind into C; the process ends right after this.
+    let _logged = std::panic::catch_unwind(|| {
+        if !message.is_null() {
+            // SAFETY: ggml.h gives a NUL-terminated string that lives during the call.
+            let message = unsafe { CStr::from_ptr(message) }.to_string_lossy();
+            tracing::error!(target: "vidette::llama", "llama.cpp aborts the process: {message}");
         }
     });
 }

@@ -3,6 +3,7 @@
 //! process (some day) can stand behind it.
 //! Not here: what to ask and when (`commentary`), where files come from (`models`).
 
+mod absent;
 #[cfg(feature = "llama")]
 mod ffi;
 mod mailbox;
@@ -19,6 +20,7 @@ mod vision;
 #[cfg(feature = "llama")]
 mod worker;
 
+pub use absent::AbsentEngine;
 #[cfg(feature = "llama")]
 pub use vision::FrameLayout;
 #[cfg(feature = "llama")]
