@@ -139,7 +139,7 @@ def output_scales(tokens, types):
             readable = i >= 256 or token == symbols[32] or token.isascii()
             scales[i] = 0.35 if readable else 0.22
         elif token == "<|im_end|>":
-            scales[i] = 0.45
+            scales[i] = 0.38
     return scales
 
 
