@@ -3,6 +3,8 @@
 //! process (some day) can stand behind it.
 //! Not here: what to ask and when (`commentary`), where files come from (`models`).
 
+pub mod preprocess;
+
 use crate::error::Error;
 use crate::frame::Frame;
 use serde::Serialize;
