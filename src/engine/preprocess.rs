@@ -99,9 +99,14 @@ fn check(rgb: &[u8], width: u32, height: u32) -> Result<()> {
     Ok(())
 }
 
-/// Pillow's `Image.resize(target, BICUBIC)` on 8-bit RGB, bit for bit: across first, then down, each with 22-bit
-/// fixed-point weights and rounded to 8 bits. (`fast_image_resize` keeps weights in 16 bits and differs by one
-/// in places.) Source of the method: Pillow, src/libImaging/Resample.c.
+/// Pillow's `Image.resize(to, BICUBIC)` on 8-bit RGB, bit for bit: across first, then down, each with 22-bit
+/// fixed-point weights and rounded to 8 bits. Source of the method: Pillow, src/libImaging/Resample.c.
+///
+/// `fast_image_resize` (6.1, `CatmullRom`, `U8x3`) is no substitute: on the golden pictures with hard edges it
+/// is off by up to 26 of 255. This one takes 3 to 4 ms for 640 × 360 to 602 × 336 and 11 ms for 1920 × 1080 on one
+/// core of an x86-64 cloud machine.
+///
+/// `rgb` has `from.1` rows of `from.0` × 3 bytes; sides must not be 0 ([`prepare`] checks both).
 pub fn resize_bicubic(rgb: &[u8], from: (u32, u32), to: (u32, u32)) -> Vec<u8> {
     let (from_w, from_h) = (from.0 as usize, from.1 as usize);
     let (to_w, to_h) = (to.0 as usize, to.1 as usize);
