@@ -62,6 +62,11 @@ fn find(name: &str) -> Option<gst::ElementFactory> {
     setup::kept(name).or_else(|| gst::ElementFactory::find(name))
 }
 
+/// Tells whether sources may need the element `name`.
+pub(super) fn is_needed(name: &str) -> bool {
+    PACKAGES.iter().any(|(element, _)| *element == name)
+}
+
 /// The hint that names the package of `element`.
 pub(super) fn install_hint(element: &str) -> String {
     let package = PACKAGES.iter().find(|(name, _)| *name == element).map_or(BAD, |(_, package)| package);

@@ -54,10 +54,11 @@ pub fn spawn(
 
 /// What the supervisor is told from outside.
 enum Order {
-    /// Open this one instead. The string was understood and the caller knows.
+    /// Open this one instead. The string was understood; the caller is told when the status speaks of it.
     Start {
         spec: SourceSpec,
         course: Box<Course>,
+        reply: oneshot::Sender<Result<()>>,
     },
     Stop {
         reply: oneshot::Sender<()>,
@@ -85,14 +86,12 @@ impl Orders {
             match command {
                 None => return Order::End,
                 Some(SourceCommand::Stop { reply }) => return Order::Stop { reply },
-                Some(SourceCommand::Start { source, reply }) => {
-                    let understood = self.understand(source.expose());
-                    let answer = understood.as_ref().map(|_| ()).map_err(Clone::clone);
-                    let _the_caller_may_have_left = reply.send(answer);
-                    if let Ok((spec, course)) = understood {
-                        return Order::Start { spec, course };
+                Some(SourceCommand::Start { source, reply }) => match self.understand(source.expose()) {
+                    Ok((spec, course)) => return Order::Start { spec, course, reply },
+                    Err(error) => {
+                        let _the_caller_may_have_left = reply.send(Err(error));
                     }
-                }
+                },
             }
         }
     }
@@ -121,9 +120,10 @@ impl Supervisor {
                     let _the_caller_may_have_left = reply.send(());
                     orders.next().await
                 }
-                Order::Start { spec, course } => {
+                Order::Start { spec, course, reply } => {
                     self.outlet.clear();
                     self.board.started(&spec);
+                    let _the_caller_may_have_left = reply.send(Ok(()));
                     self.keep(&spec, *course, &mut orders).await
                 }
             };
