@@ -42,7 +42,11 @@ impl Failure {
 
     /// Nothing came within the time to connect.
     pub(super) fn connect_timeout(spec: &SourceSpec, seconds: f64) -> Self {
-        let message = format!("{} gave no picture within {seconds} s; check that it is switched on", subject(spec));
+        let hint = match spec {
+            SourceSpec::Rtsp(_) | SourceSpec::Http(_) => "; check that it is switched on and reachable",
+            SourceSpec::File(_) | SourceSpec::Device(_) | SourceSpec::Test(_) => "",
+        };
+        let message = format!("{} gave no picture within {seconds} s{hint}", subject(spec));
         Self::new(SourceFault::ConnectTimeout, message)
     }
 

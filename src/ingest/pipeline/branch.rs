@@ -111,11 +111,16 @@ fn branch(
     }
     set(&sink, "enable-last-sample", false);
     set(&sink, "max-buffers", 1u32);
-    let mut elements = vec![queue.clone(), flip, scale.clone(), size.clone(), convert, format];
+    let detour = make("capsfilter")?;
+    let mut elements = vec![queue.clone(), flip, scale.clone(), size.clone(), convert];
+    if shape.encoder.is_some() {
+        elements.extend([detour.clone(), make("videoconvert")?]);
+    }
+    elements.push(format);
     elements.extend(shape.encoder);
     elements.push(sink.clone());
     chain(pipeline, &elements)?;
-    follow_size(&pad(&scale, "sink")?, size, shape.size);
+    follow_source(&pad(&scale, "sink")?, size, shape.size, detour);
     limit(&pad(&queue, "sink")?, shape.fps, shape.wanted, wires.pulse.anchor);
     let sink = sink.downcast::<gst_app::AppSink>().map_err(|_| failed("appsink is none"))?;
     let callbacks = gst_app::AppSinkCallbacks::builder();
@@ -125,8 +130,13 @@ fn branch(
     tee.link(&queue).map_err(|e| failed(&e.to_string()))
 }
 
-/// Sets the size behind the scaler anew whenever the source's own size changes.
-fn follow_size(scaler: &gst::Pad, filter: gst::Element, size: Box<dyn Fn(u32, u32) -> (u32, u32) + Send + Sync>) {
+/// Sets size and detour anew whenever the source's own picture changes.
+fn follow_source(
+    scaler: &gst::Pad,
+    filter: gst::Element,
+    size: Box<dyn Fn(u32, u32) -> (u32, u32) + Send + Sync>,
+    detour: gst::Element,
+) {
     let _for_the_pads_life = scaler.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         if let Some(event) = info.event()
             && let gst::EventView::Caps(caps) = event.view()
@@ -140,9 +150,19 @@ fn follow_size(scaler: &gst::Pad, filter: gst::Element, size: Box<dyn Fn(u32, u3
                 .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
                 .build();
             set(&filter, "caps", caps);
+            set(&detour, "caps", way(&video));
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+/// The way to full range. videoconvert 1.22 copies what differs in range only; over RGB it gets it right. What differs
+/// in its matrix as well, as HD does, needs no such detour.
+fn way(video: &gst_video::VideoInfo) -> gst::Caps {
+    let colours = video.colorimetry();
+    let range_only = colours.matrix() == gst_video::VideoColorMatrix::Bt601
+        && colours.range() != gst_video::VideoColorRange::Range0_255;
+    if range_only { gst::Caps::builder("video/x-raw").field("format", "BGRx").build() } else { gst::Caps::new_any() }
 }
 
 /// Drops what is not wanted or too much, and stamps the rest with the time at which it left the decoder.

@@ -153,6 +153,8 @@ fn test(pipeline: &gst::Pipeline, head: &gst::Pad, pattern: TestPattern) -> Resu
     let side = |pixels| i32::try_from(pixels).unwrap_or(i32::MAX);
     let caps = gst::Caps::builder("video/x-raw")
         .field("format", "I420")
+        // Named, or the branch that wants another range would have these colours called by the wrong name.
+        .field("colorimetry", "bt601")
         .field("width", side(pattern.width))
         .field("height", side(pattern.height))
         .field("framerate", gst::Fraction::new(side(pattern.fps), 1))
