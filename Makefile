@@ -48,8 +48,8 @@ docs: ## Write the table of options and .env.example anew
 pull: build ## Download MODEL
 	./target/release/vidette pull $(MODEL)
 
-bench: build tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
-	scripts/bench.sh
+bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
+	$(CARGO) bench --locked --bench engine --bench program
 
 fuzz: ## Ten minutes of fuzzing for the GGUF header parser (needs cargo-fuzz and a nightly toolchain)
 	cd fuzz && cargo +nightly fuzz run gguf_header -- -max_total_time=600

@@ -91,30 +91,42 @@ async fn open_engine(config: &ModelConfig) -> Result<OpenEngine> {
     let (path, dir) = (config.path.clone(), config.dir.clone());
     // Inspection reads headers from disk.
     let found = tokio::task::spawn_blocking(move || match path {
-        Some(path) => models::find(&path).map(Some),
+        Some(path) => models::find(&path),
         None => models::find_default(&dir),
     });
     let found = found.await.map_err(|e| Error::internal("model_search", e.to_string()))?;
     let opened = match found {
-        Ok(Some(files)) => start_engine(config, files).await,
-        Ok(None) => return Ok(OpenEngine::absent(&no_model(config), false)),
+        Ok(files) => start_engine(config, files).await,
         Err(e) => Err(e),
     };
     match opened {
+        Err(e) if config.path.is_none() && e.code == "model_none_installed" => {
+            let hint = advice();
+            Ok(OpenEngine::absent(&e.hint(hint), false))
+        }
         Err(e) if config.path.is_none() => Ok(OpenEngine::absent(&e, true)),
         opened => opened,
     }
 }
 
-/// What to do about having no model; the catalogue knows what the recommended one weighs.
-fn no_model(config: &ModelConfig) -> Error {
-    let advice = models::catalog::recommendation();
-    Error::not_found("model_absent", format!("there is no model in {}", config.dir.display())).hint(advice)
+/// Which command gets a model, and what it weighs.
+fn advice() -> String {
+    let Ok(catalog) = models::Catalog::builtin() else { return "`vidette models` lists what there is".to_owned() };
+    let line = |name: &str| {
+        let entry = catalog.get(name).ok()?;
+        let (bytes, _) = entry.known_bytes(|f| matches!(f.role, models::Role::Language | models::Role::Vision));
+        Some(format!("`vidette pull {name}` gets {} ({:.1} GB)", entry.title, bytes as f64 / 1e9))
+    };
+    let lines: Vec<_> = ["minicpm-o-4.5", "minicpm-v-4.6"].iter().filter_map(|name| line(name)).collect();
+    lines.join("; ")
 }
 
 #[cfg(feature = "llama")]
 async fn start_engine(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
     use crate::engine::{EngineConfig, FrameLayout, LlamaEngine};
+    for note in &files.notes {
+        tracing::info!("{note}");
+    }
     let inspected = tokio::task::spawn_blocking(move || {
         let language = models::inspect_language_model(&files.language)?;
         let projector = models::inspect_projector(&files.projector)?;
@@ -125,7 +137,7 @@ async fn start_engine(config: &ModelConfig, files: ModelFiles) -> Result<OpenEng
     let file_name = || language.path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let name = language.name.clone().unwrap_or_else(file_name);
     let warning = language.random.then(|| {
-        format!("{name} has RANDOM WEIGHTS: what it writes means nothing. {}", models::catalog::recommendation())
+        format!("{name} has RANDOM WEIGHTS: what it writes means nothing; {}", advice())
     });
     if let Some(warning) = &warning {
         tracing::warn!("{warning}");
