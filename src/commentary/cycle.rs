@@ -183,8 +183,9 @@ impl Cycle {
         if self.seen == Some(newest.seq) {
             return Step::Wait(self.resting);
         }
+        let changed = self.unseen().iter().any(|frame| self.gate.changed(frame).changed);
         self.seen = Some(newest.seq);
-        if !self.gate.changed(newest).changed {
+        if !changed {
             self.metrics.unchanged.get_or_create(&self.label).inc();
             self.stream.note(|status| status.unchanged += 1);
             self.resting = CommentaryState::Unchanged;
@@ -193,6 +194,14 @@ impl Cycle {
         self.gate.looked(newest);
         self.resting = CommentaryState::Pausing;
         Step::Look(frames)
+    }
+
+    /// Frames that came since the last look or the last "unchanged". All of them count: what came and went while
+    /// the model was busy is news, though the newest frame looks as before.
+    fn unseen(&self) -> Vec<Arc<Frame>> {
+        let window = self.stream.window();
+        let from = self.seen.map_or(0, |seen| seen + 1);
+        window.read_from(from).or_else(|missed| window.read_from(missed.next)).unwrap_or_default()
     }
 
     /// Until anything happened that could give us something to do.
