@@ -1,6 +1,7 @@
 //! The two branches behind the tee: frames for the model, and JPEGs for viewers.
 //! Both drop first, scale second and convert last, because each step costs by the pixel. Not here: the head (`source`).
 
+use super::jfif::ToJfif;
 use super::rate::RateLimit;
 use super::{Plan, Wires};
 use crate::error::Result;
@@ -66,8 +67,7 @@ pub(super) fn jpeg(pipeline: &gst::Pipeline, tee: &gst::Element, plan: &Plan, wi
     let shape = Shape {
         fps: plan.config.jpeg_fps,
         method: "bilinear",
-        // JFIF is full range with BT.601's matrix; jpegenc does not see to it, and pictures would look pale.
-        format: gst::Caps::builder("video/x-raw").field("format", "I420").field("colorimetry", "1:4:0:0").build(),
+        format: gst::Caps::builder("video/x-raw").field("format", "I420").build(),
         size: Box::new(move |width, height| jpeg_size(width, height, widest)),
         wanted: Box::new(move || outlet.is_watched()),
         encoder: Some(encoder),
@@ -111,16 +111,14 @@ fn branch(
     }
     set(&sink, "enable-last-sample", false);
     set(&sink, "max-buffers", 1u32);
-    let detour = make("capsfilter")?;
-    let mut elements = vec![queue.clone(), flip, scale.clone(), size.clone(), convert];
-    if shape.encoder.is_some() {
-        elements.extend([detour.clone(), make("videoconvert")?]);
+    let mut elements = vec![queue.clone(), flip, scale.clone(), size.clone(), convert, format];
+    if let Some(encoder) = shape.encoder {
+        full_range(&pad(&encoder, "sink")?);
+        elements.push(encoder);
     }
-    elements.push(format);
-    elements.extend(shape.encoder);
     elements.push(sink.clone());
     chain(pipeline, &elements)?;
-    follow_source(&pad(&scale, "sink")?, size, shape.size, detour);
+    follow_size(&pad(&scale, "sink")?, size, shape.size);
     limit(&pad(&queue, "sink")?, shape.fps, shape.wanted, wires.pulse.anchor);
     let sink = sink.downcast::<gst_app::AppSink>().map_err(|_| failed("appsink is none"))?;
     let callbacks = gst_app::AppSinkCallbacks::builder();
@@ -130,13 +128,8 @@ fn branch(
     tee.link(&queue).map_err(|e| failed(&e.to_string()))
 }
 
-/// Sets size and detour anew whenever the source's own picture changes.
-fn follow_source(
-    scaler: &gst::Pad,
-    filter: gst::Element,
-    size: Box<dyn Fn(u32, u32) -> (u32, u32) + Send + Sync>,
-    detour: gst::Element,
-) {
+/// Sets the size behind the scaler anew whenever the source's own size changes.
+fn follow_size(scaler: &gst::Pad, filter: gst::Element, size: Box<dyn Fn(u32, u32) -> (u32, u32) + Send + Sync>) {
     let _for_the_pads_life = scaler.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         if let Some(event) = info.event()
             && let gst::EventView::Caps(caps) = event.view()
@@ -150,19 +143,31 @@ fn follow_source(
                 .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
                 .build();
             set(&filter, "caps", caps);
-            set(&detour, "caps", way(&video));
         }
         gst::PadProbeReturn::Ok
     });
 }
 
-/// The way to full range. videoconvert 1.22 copies what differs in range only; over RGB it gets it right. What differs
-/// in its matrix as well, as HD does, needs no such detour.
-fn way(video: &gst_video::VideoInfo) -> gst::Caps {
-    let colours = video.colorimetry();
-    let range_only = colours.matrix() == gst_video::VideoColorMatrix::Bt601
-        && colours.range() != gst_video::VideoColorRange::Range0_255;
-    if range_only { gst::Caps::builder("video/x-raw").field("format", "BGRx").build() } else { gst::Caps::new_any() }
+/// Brings pictures on their way to the encoder to JFIF's meaning of numbers.
+fn full_range(encoder: &gst::Pad) {
+    let _for_the_pads_life = encoder.add_probe(gst::PadProbeType::BUFFER, |pad, info| {
+        let video = pad.current_caps().and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok());
+        if let (Some(video), Some(buffer)) = (video, info.buffer_mut())
+            && let Some(to) = ToJfif::new(&video.colorimetry())
+            && let Ok(mut frame) = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer.make_mut(), &video)
+        {
+            let (width, height) = (frame.width() as usize, frame.height() as usize);
+            let stride = |plane: usize| video_stride(frame.plane_stride(), plane);
+            let strides = [stride(0), stride(1), stride(2)];
+            let [y, u, v, _] = frame.planes_data_mut();
+            to.convert([(y, strides[0]), (u, strides[1]), (v, strides[2])], width, height);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn video_stride(strides: &[i32], plane: usize) -> usize {
+    strides.get(plane).and_then(|stride| usize::try_from(*stride).ok()).unwrap_or(0)
 }
 
 /// Drops what is not wanted or too much, and stamps the rest with the time at which it left the decoder.

@@ -4,6 +4,7 @@
 mod branch;
 mod decoder;
 mod guard;
+mod jfif;
 mod pace;
 mod rate;
 mod source;

@@ -153,7 +153,7 @@ fn test(pipeline: &gst::Pipeline, head: &gst::Pad, pattern: TestPattern) -> Resu
     let side = |pixels| i32::try_from(pixels).unwrap_or(i32::MAX);
     let caps = gst::Caps::builder("video/x-raw")
         .field("format", "I420")
-        // Named, or the branch that wants another range would have these colours called by the wrong name.
+        // Named, because nothing else would say by which matrix they are painted.
         .field("colorimetry", "bt601")
         .field("width", side(pattern.width))
         .field("height", side(pattern.height))
