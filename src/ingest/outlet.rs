@@ -6,7 +6,6 @@ use crate::frame::{Frame, Jpeg};
 use crate::metrics::{Metrics, StreamLabel};
 use crate::window::SharedWindow;
 use bytes::Bytes;
-use prometheus_client::metrics::counter::Counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,9 +28,8 @@ pub(super) struct Picture {
 pub(super) struct Outlet {
     window: Arc<SharedWindow>,
     bus: Arc<Bus>,
-    frames: Counter,
-    frames_dropped: Counter,
-    jpegs: Counter,
+    metrics: Arc<Metrics>,
+    label: StreamLabel,
     door: Mutex<Door>,
 }
 
@@ -44,17 +42,14 @@ struct Door {
 }
 
 impl Outlet {
-    pub(super) fn new(stream: &str, window: Arc<SharedWindow>, bus: Arc<Bus>, metrics: &Metrics) -> Self {
+    pub(super) fn new(stream: &str, window: Arc<SharedWindow>, bus: Arc<Bus>, metrics: Arc<Metrics>) -> Self {
         let label = StreamLabel::new(stream);
-        let ring_dropped = window.level().2;
-        Self {
-            window,
-            bus,
-            frames: metrics.frames.get_or_create_owned(&label),
-            frames_dropped: metrics.frames_dropped.get_or_create_owned(&label),
-            jpegs: metrics.jpegs.get_or_create_owned(&label),
-            door: Mutex::new(Door { ring_dropped, ..Door::default() }),
+        // Made here, so that they are shown as zero before anything came.
+        for family in [&metrics.frames, &metrics.frames_dropped, &metrics.jpegs] {
+            drop(family.get_or_create(&label));
         }
+        let ring_dropped = window.level().2;
+        Self { window, bus, metrics, label, door: Mutex::new(Door { ring_dropped, ..Door::default() }) }
     }
 
     /// From now on only `session` may deliver.
@@ -90,9 +85,10 @@ impl Outlet {
         let Picture { pts, captured, width, height, rgb } = picture;
         self.window.push(Arc::new(Frame { seq: door.next_frame, pts, captured, wall, width, height, rgb }));
         door.next_frame += 1;
-        self.frames.inc();
+        self.metrics.frames.get_or_create(&self.label).inc();
         let dropped = self.window.level().2;
-        self.frames_dropped.inc_by(dropped.saturating_sub(door.ring_dropped));
+        let new = dropped.saturating_sub(door.ring_dropped);
+        self.metrics.frames_dropped.get_or_create(&self.label).inc_by(new);
         door.ring_dropped = dropped;
         true
     }
@@ -105,7 +101,7 @@ impl Outlet {
         }
         self.bus.show(Arc::new(Jpeg { seq: door.next_jpeg, captured, data }));
         door.next_jpeg += 1;
-        self.jpegs.inc();
+        self.metrics.jpegs.get_or_create(&self.label).inc();
         true
     }
 
@@ -128,8 +124,8 @@ mod tests {
     #[test]
     fn only_the_open_session_delivers_and_numbers_go_on() {
         let window = Arc::new(SharedWindow::new(Bounds { frames: 1, bytes: 100 }));
-        let (bus, metrics) = (Arc::new(Bus::new()), Metrics::new());
-        let outlet = Outlet::new("main", Arc::clone(&window), Arc::clone(&bus), &metrics);
+        let (bus, metrics) = (Arc::new(Bus::new()), Arc::new(Metrics::new()));
+        let outlet = Outlet::new("main", Arc::clone(&window), Arc::clone(&bus), Arc::clone(&metrics));
         assert!(!outlet.frame(SessionId(1), picture()));
         outlet.open_for(SessionId(1));
         assert!(outlet.frame(SessionId(1), picture()));

@@ -15,8 +15,6 @@ use crate::secret::SafeUrl;
 use crate::shutdown::Shutdown;
 use crate::source::{COMMANDS, SourceCommand, SourceFault, SourceHandle, SourceState, SourceStatus};
 use crate::window::SharedWindow;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +42,8 @@ pub fn spawn(
     let config = Arc::new(config);
     let orders = Orders { commands, shutdown, config: Arc::clone(&config) };
     let supervisor = Supervisor {
-        outlet: Arc::new(Outlet::new(name, window, bus, &metrics)),
-        board: Board::new(name, status, &metrics),
+        outlet: Arc::new(Outlet::new(name, window, bus, Arc::clone(&metrics))),
+        board: Board::new(name, status, metrics),
         config,
         sessions: 0,
     };
@@ -259,25 +257,24 @@ fn random() -> f64 {
 struct Board {
     stream: String,
     status: watch::Sender<SourceStatus>,
-    up: Gauge,
-    failures: Counter,
-    reconnects: Counter,
-    abandoned: Counter,
+    metrics: Arc<Metrics>,
+    label: StreamLabel,
 }
 
 impl Board {
-    fn new(stream: &str, status: watch::Sender<SourceStatus>, metrics: &Metrics) -> Self {
+    fn new(stream: &str, status: watch::Sender<SourceStatus>, metrics: Arc<Metrics>) -> Self {
         let label = StreamLabel::new(stream);
-        let up = metrics.source_up.get_or_create_owned(&label);
-        up.set(0);
-        Self {
-            stream: stream.to_owned(),
-            status,
-            up,
-            failures: metrics.source_failures.get_or_create_owned(&label),
-            reconnects: metrics.reconnects.get_or_create_owned(&label),
-            abandoned: metrics.pipelines_abandoned.get_or_create_owned(&label),
+        // Made here, so that they are shown as zero before anything happened.
+        for family in [&metrics.source_failures, &metrics.reconnects, &metrics.pipelines_abandoned] {
+            drop(family.get_or_create(&label));
         }
+        let board = Self { stream: stream.to_owned(), status, metrics, label };
+        board.up(false);
+        board
+    }
+
+    fn up(&self, up: bool) {
+        self.metrics.source_up.get_or_create(&self.label).set(i64::from(up));
     }
 
     fn started(&self, spec: &SourceSpec) {
@@ -288,7 +285,7 @@ impl Board {
     }
 
     fn stopped(&self) {
-        self.up.set(0);
+        self.up(false);
         let was = self.status.borrow().clone();
         self.status
             .send_replace(SourceStatus { pipelines_abandoned: was.pipelines_abandoned, ..SourceStatus::default() });
@@ -299,7 +296,7 @@ impl Board {
 
     /// A state without a fault: connecting, or played to the end.
     fn show(&self, course: &Course) {
-        self.up.set(0);
+        self.up(false);
         self.status.send_modify(|status| {
             status.state = course.state();
             status.attempt = course.attempts();
@@ -327,9 +324,9 @@ impl Board {
         };
         let first = course.state() != SourceState::Streaming;
         if course.first_frame() {
-            self.reconnects.inc();
+            self.metrics.reconnects.get_or_create(&self.label).inc();
         }
-        self.up.set(1);
+        self.up(true);
         self.status.send_modify(|status| {
             status.state = course.state();
             (status.message, status.fault, status.retry_in_s) = (None, None, None);
@@ -347,7 +344,7 @@ impl Board {
 
     /// Frames stopped coming; the pipeline is about to be closed.
     fn stalled(&self, failure: &Failure) {
-        self.up.set(0);
+        self.up(false);
         self.status.send_modify(|status| {
             status.state = SourceState::Stalled;
             status.message = Some(failure.message.clone());
@@ -356,8 +353,8 @@ impl Board {
     }
 
     fn failed(&self, course: &Course, failure: &Failure, next: Next) {
-        self.up.set(0);
-        self.failures.inc();
+        self.up(false);
+        self.metrics.source_failures.get_or_create(&self.label).inc();
         let retry_in_s = match next {
             Next::AtOnce => 0.0,
             Next::After(wait) => wait.as_secs_f64(),
@@ -377,7 +374,7 @@ impl Board {
     }
 
     fn abandoned(&self) {
-        self.abandoned.inc();
+        self.metrics.pipelines_abandoned.get_or_create(&self.label).inc();
         self.status.send_modify(|status| status.pipelines_abandoned += 1);
         tracing::warn!(stream = self.stream, "a video pipeline did not close in time and was left behind");
     }

@@ -75,7 +75,7 @@ impl ToJfif {
             self.colours(u, v, half, &mut shift);
             for row in rows.chunks_mut(y.1.max(1)) {
                 for (y, shift) in row.iter_mut().take(width).zip(&shift) {
-                    let scaled = (u16::from(*y) * self.y >> 1) as i16;
+                    let scaled = ((u16::from(*y) * self.y) >> 1) as i16;
                     *y = (scaled.saturating_add(*shift) >> BITS).clamp(0, 255) as u8;
                 }
             }
@@ -87,7 +87,7 @@ impl ToJfif {
         for ((u, v), shift) in u.iter_mut().zip(v).take(half).zip(shift.chunks_exact_mut(2)) {
             let (from_u, from_v) = (i16::from(*u) - 128, i16::from(*v) - 128);
             shift.fill(self.y_offset + from_u * self.y_from_u + from_v * self.y_from_v);
-            let full = |sum: i16| ((sum + HALF >> BITS) + 128).clamp(0, 255) as u8;
+            let full = |sum: i16| (((sum + HALF) >> BITS) + 128).clamp(0, 255) as u8;
             *u = full((from_u * self.u_from_u).saturating_add(from_v * self.u_from_v));
             *v = full((from_u * self.v_from_u).saturating_add(from_v * self.v_from_v));
         }
