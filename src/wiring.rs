@@ -12,7 +12,6 @@ use crate::web::{self, WebConfig};
 use crate::window::{Bounds, SharedWindow};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 
 /// Time for the engine's thread to come to its end.
 const ENGINE_GRACE: Duration = Duration::from_secs(3);
@@ -23,7 +22,7 @@ const ENGINE_GRACE: Duration = Duration::from_secs(3);
 /// When the address is taken, GStreamer can't start, or the model that was named can't be used. No model at all,
 /// or a source that can't be opened, is no error here: it is told in the status, and the rest works.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
-    let listener = bind(config.server.address).await?;
+    let listener = web::bind(config.server.address)?;
     let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let engine = open_engine(&config.model).await?;
@@ -44,16 +43,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         max_connections: config.server.max_connections,
         ..WebConfig::default()
     };
-    web::serve(listener, streams, metrics, engine.door.status(), web, shutdown.clone()).await?;
+    web::serve(listener, streams, metrics, engine.door.status(), web, shutdown.clone()).await;
     engine.stop().await;
     Ok(())
-}
-
-async fn bind(address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| {
-        Error::unavailable("server_address", format!("can't listen on {address}: {e}"))
-            .hint("end the program that uses it, or choose another SERVER_PORT")
-    })
 }
 
 /// The engine's door, and how to end what is behind it.

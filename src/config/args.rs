@@ -48,8 +48,11 @@ pub struct RunArguments {
 /// The arguments of `pull`.
 #[derive(Debug, Args)]
 pub struct PullArguments {
-    /// Name of the model, as `vidette models` lists it; with `:QUANTIZATION` to choose one.
+    /// Name of the model, as `vidette models` lists it.
     pub model: String,
+    /// Also download the files that only speaking needs.
+    #[arg(long)]
+    pub voice: bool,
     /// Folder of downloaded models. Default: gguf
     #[arg(long, env = "MODELS_DIR", value_name = "DIR")]
     pub models_dir: Option<PathBuf>,
