@@ -83,6 +83,8 @@ async fn open_engine(config: &ModelConfig) -> Result<OpenEngine> {
     let (path, dir) = (config.path.clone(), config.dir.clone());
     // Inspection reads headers from disk.
     let found = tokio::task::spawn_blocking(move || match path {
+        // A file that is no language model is told so, before anything is looked for beside it.
+        Some(path) if path.is_file() => models::inspect_language_model(&path).and_then(|_| models::find(&path)),
         Some(path) => models::find(&path),
         None => models::find_default(&dir),
     });

@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|e| {
         complain(&e);
-        ExitCode::from(if e.kind == Kind::Invalid { USAGE } else { 1 })
+        ExitCode::from(if matches!(e.kind, Kind::Invalid | Kind::Denied) { USAGE } else { 1 })
     })
 }
 
