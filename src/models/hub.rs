@@ -334,6 +334,21 @@ mod tests {
     }
 
     #[test]
+    fn redirects_do_not_leave_encryption() {
+        let network = Network { connect: Duration::from_secs(1), idle: Duration::from_secs(1), proxy: None };
+        let follow = |endpoint: &str, to: &'static str| {
+            let hub = Hub::new(endpoint, None, &network).unwrap();
+            let headers = HeaderMap::from_iter([(header::LOCATION, to.parse().unwrap())]);
+            hub.follow(&Url::parse("https://h/a").unwrap(), &headers).map(|u| u.to_string()).ok()
+        };
+        assert_eq!(follow("https://h", "http://cdn/x"), None);
+        assert_eq!(follow("https://h", "ftp://cdn/x"), None);
+        assert_eq!(follow("https://h", "https://cdn/x").as_deref(), Some("https://cdn/x"));
+        assert_eq!(follow("https://h", "/b?c=d").as_deref(), Some("https://h/b?c=d"));
+        assert_eq!(follow("http://h", "http://cdn/x").as_deref(), Some("http://cdn/x"));
+    }
+
+    #[test]
     fn endpoints_and_tokens_are_checked_before_anything_is_sent() {
         let network = Network { connect: Duration::from_secs(1), idle: Duration::from_secs(1), proxy: None };
         let code = |endpoint: &str, token: Option<&str>| {

@@ -55,7 +55,12 @@ impl Partial {
             OpenOptions::new().read(true).append(true).create(true).open(&part).map_err(|e| write_error(&part, &e))?;
         let len = file.metadata().map_err(|e| write_error(&part, &e))?.len();
         let origin: Option<Origin> = fs::read(&note).ok().and_then(|json| serde_json::from_slice(&json).ok());
-        let fits = |o: &Origin| o.url == url && o.bytes == bytes && o.sha256.as_deref() == sha256;
+        // What was not known when asking may have been learned on the way.
+        let fits = |o: &Origin| {
+            o.url == url
+                && bytes.is_none_or(|n| o.bytes == Some(n))
+                && sha256.is_none_or(|sum| o.sha256.as_deref() == Some(sum))
+        };
         let origin = origin.filter(fits);
         let mut this = Self { target: target.to_owned(), part, note, file, hasher: Sha256::new(), len: 0, origin };
         // Without a tag or a checksum nobody could tell that the rest belongs to the same version.
