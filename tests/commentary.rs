@@ -534,3 +534,54 @@ async fn shutdown_and_removal_cancel_the_running_look() {
     settle().await;
     assert!(taken.cancel.is_set());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_order_ends_the_pause_and_the_retreat_after_a_failure() {
+    let mut house = House::started(0.04).await;
+    house.frame(0);
+    house.job().await.answer("One.").await;
+    house.utterance().await;
+    // First in the pause after an answer, then in the wait after a failure.
+    for _ in 0..2 {
+        // The same frame will do: the question is new.
+        house.stream.instruct(Some("Other."), None).unwrap();
+        let ordered = tokio::time::Instant::now();
+        let taken = house.job().await;
+        assert_eq!(taken.at, ordered);
+        taken.send(JobEvent::Failed(Error::unavailable("no_memory", "out of memory"))).await;
+        settle().await;
+    }
+}
+
+/// Real threads: the order is given while the engine writes as fast as it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn nothing_of_the_old_answer_comes_after_the_order() {
+    let mut house = House::started(0.0).await;
+    house.frame(0);
+    let mut tokens_before = 0;
+    for round in 0..200 {
+        let taken = house.job().await;
+        let stopped = taken.cancel.clone();
+        let writer = tokio::spawn(async move {
+            let event = || JobEvent::Text { at: Instant::now(), text: "la ".to_owned() };
+            while taken.events.send(event()).await.is_ok() {}
+        });
+        tokio::time::sleep(Duration::from_micros(200 + round * 7)).await;
+        house.stream.instruct(Some("Again."), None).unwrap();
+        let marker = house.stream.bus().publish(Event::Status);
+        writer.await.unwrap();
+        assert!(stopped.is_set());
+        loop {
+            match house.events.try_recv() {
+                Ok(numbered) => {
+                    let is_token = matches!(numbered.event, Event::Token { .. });
+                    assert!(!is_token || numbered.id < marker, "round {round}: a token came after the order");
+                    tokens_before += usize::from(is_token);
+                }
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {}
+                Err(_) => break,
+            }
+        }
+    }
+    assert!(tokens_before > 200, "the writer was never running: {tokens_before}");
+}
