@@ -91,7 +91,13 @@ fn main() {
     let row = |name: &str, v: [f64; 4]| println!("| {name} | {:.1} | {:.1} | {:.1} | {:.1} |", v[0], v[1], v[2], v[3]);
     row("nothing kept", fresh);
     row("prefix and frames kept", kept);
-    println!("| ratio | {:.2} | {:.2} | {:.2} | {:.2} |", fresh[0] / kept[0], fresh[1] / kept[1], fresh[2] / kept[2], fresh[3] / kept[3]);
+    println!(
+        "| ratio | {:.2} | {:.2} | {:.2} | {:.2} |",
+        fresh[0] / kept[0],
+        fresh[1] / kept[1],
+        fresh[2] / kept[2],
+        fresh[3] / kept[3]
+    );
     println!("resident memory: {} MiB", resident_mib());
 }
 

@@ -34,7 +34,10 @@ fn main() {
         let sse = events.next_of("utterance");
         let ms = |name: &str| sse.data["stamps"][name].as_f64().unwrap_or(0.0);
         if sse.data["frames"] == 4 {
-            rows.push(["start_ms", "encode_done_ms", "prefill_done_ms", "first_token_ms", "last_token_ms", "window_ms"].map(ms));
+            rows.push(
+                ["start_ms", "encode_done_ms", "prefill_done_ms", "first_token_ms", "last_token_ms", "window_ms"]
+                    .map(ms),
+            );
         }
     }
     let median = |i: usize| {
@@ -43,7 +46,14 @@ fn main() {
         values[values.len() / 2]
     };
     println!("medians of {} looks, ms from the newest frame's capture:", rows.len());
-    println!("start {:.0}, frames encoded {:.0}, prompt decoded {:.0}, first token {:.0}, last token {:.0}", median(0), median(1), median(2), median(3), median(4));
+    println!(
+        "start {:.0}, frames encoded {:.0}, prompt decoded {:.0}, first token {:.0}, last token {:.0}",
+        median(0),
+        median(1),
+        median(2),
+        median(3),
+        median(4)
+    );
     println!("from the oldest frame's capture to the last token: {:.0} ms", median(5) + median(4));
 
     let (seconds, before, seen) = (10.0, processor_seconds(program.pid()), parts.next().seq);
@@ -52,8 +62,10 @@ fn main() {
     while Instant::now() < until {
         last = parts.next().seq;
     }
-    println!("with one viewer: {:.1} pictures a second, {:.0} % of one core in all, {} MiB resident",
+    println!(
+        "with one viewer: {:.1} pictures a second, {:.0} % of one core in all, {} MiB resident",
         (last - seen) as f64 / seconds,
         (processor_seconds(program.pid()) - before) / seconds * 100.0,
-        resident_kib(program.pid()) / 1024);
+        resident_kib(program.pid()) / 1024
+    );
 }

@@ -130,9 +130,8 @@ async fn start_engine(config: &ModelConfig, files: ModelFiles) -> Result<OpenEng
     let (language, projector) = inspected.await.map_err(|e| Error::internal("model_inspection", e.to_string()))??;
     let file_name = || language.path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let name = language.name.clone().unwrap_or_else(file_name);
-    let warning = language.random.then(|| {
-        format!("{name} has RANDOM WEIGHTS: what it writes means nothing; {}", advice())
-    });
+    let warning =
+        language.random.then(|| format!("{name} has RANDOM WEIGHTS: what it writes means nothing; {}", advice()));
     if let Some(warning) = &warning {
         tracing::warn!("{warning}");
     }
@@ -159,7 +158,12 @@ async fn start_engine(_: &ModelConfig, _: ModelFiles) -> Result<OpenEngine> {
 }
 
 #[cfg(feature = "ingest")]
-fn open_streams(config: &Config, engine: Arc<dyn Engine>, metrics: &Arc<Metrics>, shutdown: &Shutdown) -> Result<Streams> {
+fn open_streams(
+    config: &Config,
+    engine: Arc<dyn Engine>,
+    metrics: &Arc<Metrics>,
+    shutdown: &Shutdown,
+) -> Result<Streams> {
     use crate::bus::Bus;
     crate::ingest::init()?;
     let video = ingest_config(&config.video);
@@ -209,5 +213,6 @@ fn ingest_config(video: &VideoConfig) -> crate::ingest::IngestConfig {
 
 #[cfg(not(feature = "ingest"))]
 fn open_streams(_: &Config, _: Arc<dyn Engine>, _: &Arc<Metrics>, _: &Shutdown) -> Result<Streams> {
-    Err(Error::unavailable("ingest_not_built", "this build has no video sources").hint("build with the feature `ingest`"))
+    Err(Error::unavailable("ingest_not_built", "this build has no video sources")
+        .hint("build with the feature `ingest`"))
 }

@@ -12,7 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Answers that never end by themselves soon, and a loop that never waits.
-const EAGER: &[&str] = &["--change-threshold", "0", "--inference-interval", "0", "--capture-fps", "10", "--threads", "1"];
+const EAGER: &[&str] =
+    &["--change-threshold", "0", "--inference-interval", "0", "--capture-fps", "10", "--threads", "1"];
 
 fn watching(source: &str, more: &[&str]) -> Program {
     let mut args = vec![source];
@@ -66,11 +67,16 @@ fn a_clip_becomes_pictures_words_and_honest_stamps() {
     assert_eq!(utterance.data["frames"], 4);
 
     // It loops: more pictures than the clip has.
-    program.until("past the clip's end", 15, |s| s["source"]["state"] == "streaming" && s["uptime_s"].as_f64() > Some(5.0));
+    program.until("past the clip's end", 15, |s| {
+        s["source"]["state"] == "streaming" && s["uptime_s"].as_f64() > Some(5.0)
+    });
     let (_, metrics) = program.get("/metrics");
     let metrics = String::from_utf8(metrics).unwrap();
     for name in ["frames_total", "jpegs_total", "tokens_total", "frames_encoded_total", "first_token_seconds_count"] {
-        let line = metrics.lines().find(|l| l.starts_with(&format!("vidette_{name}{{"))).unwrap_or_else(|| panic!("no {name}"));
+        let line = metrics
+            .lines()
+            .find(|l| l.starts_with(&format!("vidette_{name}{{")))
+            .unwrap_or_else(|| panic!("no {name}"));
         assert!(line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 0.0, "{line}");
     }
     assert_eq!(program.get("/live").0, 200);
@@ -234,7 +240,8 @@ fn many_streams_share_one_engine_fairly() {
             .unwrap();
         assert_eq!(answer.status().as_u16(), 201);
     }
-    let looks = |name: &str| program.json(&format!("/api/streams/{name}/status"))["commentary"]["looks"].as_u64().unwrap();
+    let looks =
+        |name: &str| program.json(&format!("/api/streams/{name}/status"))["commentary"]["looks"].as_u64().unwrap();
     let until = Instant::now() + Duration::from_secs(30);
     let names = ["main", "door", "yard"];
     while names.iter().any(|n| looks(n) < 6) {

@@ -42,9 +42,13 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "error" | "secret" | "backoff" | "shutdown" | "frame" => WORDS,
         "window" | "bus" | "metrics" | "source" => WORDS,
         "ingest" | "engine" | "models" => EDGE,
-        "commentary" => &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "engine"],
+        "commentary" => {
+            &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "engine"]
+        }
         // `engine` for the words of its status only.
-        "web" => &["error", "secret", "shutdown", "frame", "bus", "metrics", "commentary", "source", "engine", "window"],
+        "web" => {
+            &["error", "secret", "shutdown", "frame", "bus", "metrics", "commentary", "source", "engine", "window"]
+        }
         "telemetry" => &["error", "secret"],
         "config" => &["error", "secret", "commentary", "engine", "window"],
         // The rooms that wire and start everything.

@@ -29,7 +29,8 @@ pub(super) fn list(arguments: &ModelsArguments) -> Result<ExitCode> {
         if !entry.aliases.is_empty() {
             println!("  also: {}", entry.aliases.join(", "));
         }
-        let voice = if speaks > 0 { format!(", {:.1} GB more with --voice", speaks as f64 / 1e9) } else { String::new() };
+        let voice =
+            if speaks > 0 { format!(", {:.1} GB more with --voice", speaks as f64 / 1e9) } else { String::new() };
         println!("  {}\n  {:.1} GB to download{voice}; needs {}", entry.summary, sees as f64 / 1e9, entry.needs.text);
         println!("  {} · https://huggingface.co/{}", entry.licence, entry.repo);
     }
@@ -61,7 +62,12 @@ pub(super) fn pull(arguments: PullArguments) -> Result<ExitCode> {
     for note in &pulled.notes {
         println!("{note}");
     }
-    println!("{} is in {} ({:.1} GB downloaded now)", entry.title, pulled.dir.display(), pulled.downloaded as f64 / 1e9);
+    println!(
+        "{} is in {} ({:.1} GB downloaded now)",
+        entry.title,
+        pulled.dir.display(),
+        pulled.downloaded as f64 / 1e9
+    );
     println!("start it: vidette run SOURCE --model-path {}", pulled.language.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -141,11 +141,14 @@ impl Config {
             stride: within("FRAME_STRIDE", o.frame_stride.unwrap_or(2), 1, 64)?,
         };
         let reconnect_delay = seconds("RECONNECT_DELAY", o.reconnect_delay.unwrap_or(1.0), 0.05, 3600.0)?;
-        let max_reconnect_delay = seconds("MAX_RECONNECT_DELAY", o.max_reconnect_delay.unwrap_or(30.0), 0.05, 86_400.0)?;
+        let max_reconnect_delay =
+            seconds("MAX_RECONNECT_DELAY", o.max_reconnect_delay.unwrap_or(30.0), 0.05, 86_400.0)?;
         if max_reconnect_delay < reconnect_delay {
             return Err(bad("MAX_RECONNECT_DELAY", "must not be less than RECONNECT_DELAY"));
         }
-        let mib = |name, value: Option<u32>| Ok::<_, Error>(within(name, value.unwrap_or(64), 1, 65_536)? as usize * (1 << 20));
+        let mib = |name, value: Option<u32>| {
+            Ok::<_, Error>(within(name, value.unwrap_or(64), 1, 65_536)? as usize * (1 << 20))
+        };
         let commentary = Settings {
             pick,
             interval: seconds("INFERENCE_INTERVAL", o.inference_interval.unwrap_or(1.0), 0.0, 3600.0)?,
@@ -233,7 +236,12 @@ fn streams(source: Option<String>, o: &Options, environment: &dyn Environment) -
     }
     if let Some(source) = source {
         // The command line's source is the default stream.
-        let main = StreamConfig { name: "main".to_owned(), source: Some(Secret::new(source)), instruction: None, profile: None };
+        let main = StreamConfig {
+            name: "main".to_owned(),
+            source: Some(Secret::new(source)),
+            instruction: None,
+            profile: None,
+        };
         by_name.insert(main.name.clone(), main);
     }
     if !by_name.contains_key("main") {
@@ -251,11 +259,17 @@ fn server(o: &Options, environment: &dyn Environment) -> Result<ServerConfig> {
     };
     let api_token = o.api_token.as_deref().map(|t| expand(t, environment)).transpose()?;
     if api_token.as_ref().is_some_and(|t| t.len() < MIN_TOKEN) {
-        return Err(bad("API_TOKEN", &format!("must have at least {MIN_TOKEN} characters; `openssl rand -hex 16` makes one")));
+        return Err(bad(
+            "API_TOKEN",
+            &format!("must have at least {MIN_TOKEN} characters; `openssl rand -hex 16` makes one"),
+        ));
     }
     if !ip.is_loopback() && api_token.is_none() && !o.allow_no_token.unwrap_or(false) {
-        return Err(Error::invalid("server_open", format!("SERVER_HOST {ip} can be reached by others, and there is no API_TOKEN"))
-            .hint("set API_TOKEN, or ALLOW_NO_TOKEN=true if everyone who reaches it may watch and steer"));
+        return Err(Error::invalid(
+            "server_open",
+            format!("SERVER_HOST {ip} can be reached by others, and there is no API_TOKEN"),
+        )
+        .hint("set API_TOKEN, or ALLOW_NO_TOKEN=true if everyone who reaches it may watch and steer"));
     }
     let hosts = o.allowed_hosts.as_deref().unwrap_or("");
     Ok(ServerConfig {
@@ -284,9 +298,8 @@ fn expand(text: &str, environment: &dyn Environment) -> Result<String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
-        let (name, tail) = after
-            .split_once('}')
-            .ok_or_else(|| bad("${", "has no closing brace in the configuration file"))?;
+        let (name, tail) =
+            after.split_once('}').ok_or_else(|| bad("${", "has no closing brace in the configuration file"))?;
         let value = environment.get(name).ok_or_else(|| {
             Error::invalid("config_variable", format!("the configuration file uses ${{{name}}}, which is not set"))
                 .hint("set the variable before the program starts")

@@ -86,7 +86,9 @@ fn the_file_takes_streams_and_secrets_from_the_environment() {
 #[test]
 fn a_wrong_file_says_what_and_where() {
     let folder = tempfile::tempdir().unwrap();
-    for (text, word) in [("capture_fsp: 2\n", "capture_fsp"), ("capture_fps: soon\n", "config"), ("streams: [1]\n", "config")] {
+    for (text, word) in
+        [("capture_fsp: 2\n", "capture_fsp"), ("capture_fps: soon\n", "config"), ("streams: [1]\n", "config")]
+    {
         let path = folder.path().join("config.yaml");
         std::fs::write(&path, text).unwrap();
         let error = read_file(&path).unwrap_err();
@@ -109,7 +111,11 @@ fn every_flag_has_a_variable_a_help_text_and_a_row_in_the_documents() {
         let (meaning, default) = help.split_once("Default: ").unwrap_or_else(|| panic!("--{long} names no default"));
         let key = long.replace('-', "_");
         table.push_str(&format!("| `--{long}` | `{env}` | `{key}` | {} | {default} |\n", meaning.trim()));
-        example.push_str(&format!("# {}\n#{env}={}\n", meaning.trim(), if default.contains(' ') { "" } else { default }));
+        example.push_str(&format!(
+            "# {}\n#{env}={}\n",
+            meaning.trim(),
+            if default.contains(' ') { "" } else { default }
+        ));
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (doc, env_file) = (root.join("docs/CONFIGURATION.md"), root.join(".env.example"));

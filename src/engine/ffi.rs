@@ -1,114 +1,26 @@
 //! llama.cpp and libmtmd behind safe types: model, vocabulary, vision tower, context, embeddings.
-//! All of the engine's `unsafe` is here. Not here: what to decode and when (`decode`, `worker`),
+//! Nearly all of the engine's `unsafe` is here. Not here: start-up and logs (`backend`), what to decode and when (`decode`, `worker`),
 //! checks of model files (`models::inspect`, which must come first: llama.cpp aborts on some bad files).
 //!
 //! The sys crate is used where the safe crate lacks the call (embeddings out, batches with embeddings,
 //! chunk by chunk evaluation); the safe crate owns the backend and the samplers.
 
 use super::CancelFlag;
+use super::backend::{last_words, start};
 use crate::error::{Error, Result};
-use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_sys_2 as sys;
-use std::collections::VecDeque;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// A token id of the language model's vocabulary.
 pub type Token = sys::llama_token;
 
-/// Error lines kept, so that a failed load can say why; the oldest goes.
-const KEPT_ERRORS: usize = 4;
-static ERRORS: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
-
-/// Starts llama.cpp once for the process and routes its logs into tracing.
-///
-/// # Errors
-/// When llama.cpp can't be initialised.
-pub fn backend() -> Result<()> {
-    static BACKEND: OnceLock<std::result::Result<LlamaBackend, String>> = OnceLock::new();
-    let started = BACKEND.get_or_init(|| {
-        // SAFETY: the callback is a plain function that never unwinds; it needs no user data
-        // (ggml.h: ggml_log_set, llama.h: llama_log_set, mtmd.h: mtmd_log_set; all "for all future events").
-        unsafe {
-            sys::ggml_log_set(Some(on_log), null_mut());
-            sys::llama_log_set(Some(on_log), null_mut());
-            sys::mtmd_log_set(Some(on_log), null_mut());
-            sys::mtmd_helper_log_set(Some(on_log), null_mut());
-            // Without it ggml's last act on a failed assertion is to start a debugger.
-            sys::ggml_set_abort_callback(Some(on_abort));
-        }
-        LlamaBackend::init().map_err(|e| e.to_string())
-    });
-    match started {
-        Ok(_) => Ok(()),
-        Err(why) => Err(Error::internal("engine_backend", format!("llama.cpp could not start: {why}"))),
-    }
-}
-
-unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
-    // A panic must not unwind into C.
-    let _logged = std::panic::catch_unwind(|| {
-        if text.is_null() {
-            return;
-        }
-        // SAFETY: ggml.h gives a NUL-terminated string that lives during the call.
-        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-        let text = text.trim_end();
-        if text.is_empty() || text == "." {
-            return;
-        }
-        match level {
-            sys::GGML_LOG_LEVEL_ERROR => {
-                let mut kept = ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
-                if kept.len() == KEPT_ERRORS {
-                    kept.pop_front();
-                }
-                kept.push_back(text.to_owned());
-                tracing::warn!(target: "vidette::llama", "{text}");
-            }
-            sys::GGML_LOG_LEVEL_WARN => tracing::debug!(target: "vidette::llama", "{text}"),
-            _ => tracing::trace!(target: "vidette::llama", "{text}"),
-        }
-    });
-}
-
-unsafe extern "C" fn on_abort(message: *const c_char) {
-    // A panic must not unwind into C; the process ends right after this.
-    let _logged = std::panic::catch_unwind(|| {
-        if !message.is_null() {
-            // SAFETY: ggml.h gives a NUL-terminated string that lives during the call.
-            let message = unsafe { CStr::from_ptr(message) }.to_string_lossy();
-            tracing::error!(target: "vidette::llama", "llama.cpp aborts the process: {message}");
-        }
-    });
-}
-
-/// What llama.cpp last complained about; empties the memory of it.
-fn last_words() -> String {
-    let mut kept = ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
-    let words: Vec<String> = kept.drain(..).collect();
-    if words.is_empty() { "llama.cpp gave no reason".to_owned() } else { words.join("; ") }
-}
-
 fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_encoded_bytes())
         .map_err(|_| Error::invalid("model_path", format!("the path {} holds a NUL byte", path.display())))
-}
-
-/// Name of the first GPU that llama.cpp can use.
-pub fn gpu_name() -> Option<String> {
-    // SAFETY: indices stay below the count; the description is a static string of the device
-    // (ggml-backend.h: ggml_backend_dev_get, _type, _description).
-    unsafe {
-        (0..sys::ggml_backend_dev_count()).map(|i| sys::ggml_backend_dev_get(i)).find_map(|device| {
-            let kind = sys::ggml_backend_dev_type(device);
-            let gpu = kind == sys::GGML_BACKEND_DEVICE_TYPE_GPU || kind == sys::GGML_BACKEND_DEVICE_TYPE_IGPU;
-            gpu.then(|| CStr::from_ptr(sys::ggml_backend_dev_description(device)).to_string_lossy().into_owned())
-        })
-    }
 }
 
 /// A loaded language model.
@@ -129,7 +41,7 @@ impl Model {
     /// # Errors
     /// When llama.cpp refuses the file; the sentence holds its reason.
     pub fn load(path: &Path, gpu_layers: i32) -> Result<Self> {
-        backend()?;
+        start()?;
         let c = c_path(path)?;
         last_words();
         // SAFETY: the path is NUL-terminated and outlives the call; null is the documented failure
@@ -435,7 +347,10 @@ impl<'m> Vision<'m> {
         unsafe {
             let code = sys::mtmd_encode_chunk(self.raw.as_ptr(), chunk);
             if code != 0 {
-                return Err(Error::internal("frame_encode", format!("a frame could not be encoded ({code}): {}", last_words())));
+                return Err(Error::internal(
+                    "frame_encode",
+                    format!("a frame could not be encoded ({code}): {}", last_words()),
+                ));
             }
             let tokens = sys::mtmd_input_chunk_get_n_tokens(chunk);
             let rows = sys::mtmd_get_output_embd(self.raw.as_ptr());
@@ -521,7 +436,12 @@ impl<'m> Context<'m> {
             let raw = NonNull::new(sys::llama_init_from_model(model.raw.as_ptr(), p)).ok_or_else(|| {
                 Error::unavailable(
                     "engine_memory",
-                    format!("no room for {} sequences of {} tokens: {}", params.sequences, params.tokens_per_sequence, last_words()),
+                    format!(
+                        "no room for {} sequences of {} tokens: {}",
+                        params.sequences,
+                        params.tokens_per_sequence,
+                        last_words()
+                    ),
                 )
                 .hint("lower CONTEXT_TOKENS or ENGINE_SLOTS, or take a smaller quantization")
             })?;
@@ -641,7 +561,8 @@ impl<'m> Context<'m> {
 
     fn process(&mut self) -> Result<()> {
         // SAFETY: context and batch are live and belong together (llama.h: llama_process, codes as llama_decode).
-        let code = unsafe { sys::llama_process(self.raw.as_ptr(), sys::LLAMA_PROCESS_TYPE_DECODE, self.batch.as_ptr()) };
+        let code =
+            unsafe { sys::llama_process(self.raw.as_ptr(), sys::LLAMA_PROCESS_TYPE_DECODE, self.batch.as_ptr()) };
         self.clear_batch();
         decode_result(code)
     }
@@ -651,7 +572,13 @@ impl<'m> Context<'m> {
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
-    pub fn decode_with_helper(&mut self, vision: &mut Vision<'_>, sequence: i32, position: i32, part: &ImagePart) -> Result<i32> {
+    pub fn decode_with_helper(
+        &mut self,
+        vision: &mut Vision<'_>,
+        sequence: i32,
+        position: i32,
+        part: &ImagePart,
+    ) -> Result<i32> {
         let mut after = position;
         // SAFETY: all pointers are live; the rows have n_tokens × width floats and are only read; no callback
         // (mtmd-helper.h: mtmd_helper_decode_image_chunk).

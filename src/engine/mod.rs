@@ -5,6 +5,9 @@
 
 mod absent;
 #[cfg(feature = "llama")]
+#[path = "backend/ffi.rs"]
+mod backend;
+#[cfg(feature = "llama")]
 mod ffi;
 mod mailbox;
 pub mod preprocess;

@@ -11,10 +11,8 @@ use std::time::{Duration, SystemTime};
 
 fn files() -> (PathBuf, PathBuf) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("gguf/tiny-random");
-    let (language, projector) = (
-        folder.join("MiniCPM-o-4_5-tiny-random-F16.gguf"),
-        folder.join("vision/MiniCPM-o-4_5-vision-F16.gguf"),
-    );
+    let (language, projector) =
+        (folder.join("MiniCPM-o-4_5-tiny-random-F16.gguf"), folder.join("vision/MiniCPM-o-4_5-vision-F16.gguf"));
     assert!(language.exists() && projector.exists(), "the tiny model is missing: run `make tiny-model`");
     (language, projector)
 }
@@ -23,7 +21,15 @@ fn frame(seq: u64) -> Arc<Frame> {
     let (width, height) = (602u32, 336u32);
     let pixel = |x: u32, y: u32| [(x * 3 + seq as u32 * 40) as u8, (y * 5) as u8, ((x ^ y) + seq as u32) as u8];
     let rgb: Vec<u8> = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect();
-    Arc::new(Frame { seq, pts: None, captured: Instant::now(), wall: SystemTime::now(), width, height, rgb: rgb.into() })
+    Arc::new(Frame {
+        seq,
+        pts: None,
+        captured: Instant::now(),
+        wall: SystemTime::now(),
+        width,
+        height,
+        rgb: rgb.into(),
+    })
 }
 
 fn prompt() -> Prompt {
@@ -126,7 +132,10 @@ fn kept_prefix_and_cached_frames_give_the_plain_paths_logits() {
         assert_same(&logits, &plain);
         // The control: one frame more or less must show clearly.
         let other = plain_logits(&model, &mut eye, &frames[1..], &prompt());
-        assert!(greatest_difference(&logits, &other) > 20.0 * TOLERANCE * spread(&logits), "the test can't tell frames apart");
+        assert!(
+            greatest_difference(&logits, &other) > 20.0 * TOLERANCE * spread(&logits),
+            "the test can't tell frames apart"
+        );
         // An answer in the cells must not disturb the next look.
         session.advance(&mut at, 5).unwrap();
     }
@@ -277,7 +286,8 @@ fn bad_jobs_fail_alone() {
     let short = Frame { rgb: vec![0u8; 30].into(), ..Frame::clone(&frame(9)) };
     let (_, events) = drain(engine.submit(job("main", vec![Arc::new(short)], 8)));
     assert!(matches!(events.last(), Some(JobEvent::Failed(_))), "{events:?}");
-    let long = Job { prompt: Prompt { instruction: "x y ".repeat(2000), ..prompt() }, ..job("main", vec![frame(1)], 8) };
+    let long =
+        Job { prompt: Prompt { instruction: "x y ".repeat(2000), ..prompt() }, ..job("main", vec![frame(1)], 8) };
     let (_, events) = drain(engine.submit(long));
     assert!(matches!(events.last(), Some(JobEvent::Failed(e)) if e.code == "prompt_too_long"), "{events:?}");
     let (_, events) = drain(engine.submit(job("main", vec![frame(1)], 8)));

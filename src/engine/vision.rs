@@ -57,14 +57,24 @@ impl<'m> Eye<'m> {
     ///
     /// # Errors
     /// When libmtmd refuses the file, or a one-slice model lacks its image tokens.
-    pub fn load(path: &Path, model: &'m Model, layout: FrameLayout, use_gpu: bool, threads: i32, cache_bytes: usize) -> Result<Self> {
+    pub fn load(
+        path: &Path,
+        model: &'m Model,
+        layout: FrameLayout,
+        use_gpu: bool,
+        threads: i32,
+        cache_bytes: usize,
+    ) -> Result<Self> {
         let (mut image_start, mut image_end) = (Vec::new(), Vec::new());
         if layout == FrameLayout::OneSlice {
             // Without these libmtmd aborts the process at the first picture.
             let token = |text: &str| {
                 model.special(text).ok_or_else(|| {
-                    Error::invalid("model_pair_tokens", format!("the language model has no {text} token, which {} needs", path.display()))
-                        .hint("take the language model and the vision file from one set")
+                    Error::invalid(
+                        "model_pair_tokens",
+                        format!("the language model has no {text} token, which {} needs", path.display()),
+                    )
+                    .hint("take the language model and the vision file from one set")
                 })
             };
             image_start.push(token("<image>")?);

@@ -1,7 +1,8 @@
 //! The engine's thread: owns backend, model, vision tower and context in one stack frame, and runs jobs.
 //! Not here: what a look consists of (`session`, `vision`), who waits (`mailbox`).
 
-use super::ffi::{self, Context, ContextParams, Model};
+use super::backend;
+use super::ffi::{Context, ContextParams, Model};
 use super::mailbox::{Mailbox, Ticket};
 use super::session::{Session, sampler};
 use super::template::Layout;
@@ -128,8 +129,8 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
         n => n as usize,
     };
     let threads = i32::try_from(threads.min(512)).unwrap_or(1);
-    ffi::backend()?;
-    let gpu = if config.gpu_layers == 0 { None } else { ffi::gpu_name() };
+    backend::start()?;
+    let gpu = if config.gpu_layers == 0 { None } else { backend::gpu_name() };
     let model = Model::load(&config.language, if gpu.is_some() { config.gpu_layers } else { 0 })?;
     let mut eye = Eye::load(
         &config.projector,

@@ -51,8 +51,8 @@ impl From<Error> for Refusal {
             Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let header = (status == StatusCode::SERVICE_UNAVAILABLE)
-            .then(|| Box::new((RETRY_AFTER, HeaderValue::from_static("1"))));
+        let header =
+            (status == StatusCode::SERVICE_UNAVAILABLE).then(|| Box::new((RETRY_AFTER, HeaderValue::from_static("1"))));
         Self { status, error: Box::new(error), header }
     }
 }
@@ -85,7 +85,8 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-const INTERNAL: &str = r#"{"error":{"code":"internal","message":"the answer could not be written","hint":"see the program's log"}}"#;
+const INTERNAL: &str =
+    r#"{"error":{"code":"internal","message":"the answer could not be written","hint":"see the program's log"}}"#;
 
 /// An answer with a media type.
 pub(super) fn typed(status: StatusCode, media_type: &'static str, body: bytes::Bytes) -> Response {

@@ -29,7 +29,8 @@ fn told(status: StatusCode, stream: &Stream) -> Answer {
 pub(super) async fn start(name: Option<String>, face: Arc<Face>, body: Bytes) -> Answer {
     let [source, instruction] = fields(&body, ["source", "instruction"])?;
     let source = source.ok_or_else(|| {
-        Error::invalid("source_missing", "no source was given").hint("send {\"source\": \"rtsp://…\"} or {\"source\": \"test:smpte\"}")
+        Error::invalid("source_missing", "no source was given")
+            .hint("send {\"source\": \"rtsp://…\"} or {\"source\": \"test:smpte\"}")
     })?;
     let stream = match name {
         Some(name) => find(&face, Some(&name))?,

@@ -118,7 +118,11 @@ pub(super) fn fields<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[O
     };
     for (name, value) in object {
         let Some(place) = names.iter().position(|known| *known == name) else {
-            return Err(bad("field_unknown", "the body has a field that is not known here", &format!("fields: {}", known())));
+            return Err(bad(
+                "field_unknown",
+                "the body has a field that is not known here",
+                &format!("fields: {}", known()),
+            ));
         };
         found[place] = match value {
             serde_json::Value::Null => None,

@@ -101,8 +101,12 @@ pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusa
         return Err(not_found());
     }
     let hint = format!("use {methods}");
-    let refusal =
-        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not have that method", &hint);
+    let refusal = Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this path does not have that method",
+        &hint,
+    );
     Err(match methods.parse() {
         Ok(allow) => refusal.with_header(warp::http::header::ALLOW, allow),
         Err(_) => refusal,
@@ -140,8 +144,10 @@ pub(super) fn router(face: Arc<Face>) -> Router {
     let headers = warp::header::headers_cloned().boxed();
     let query = warp::query::raw().or(warp::any().map(String::new)).unify().boxed();
 
-    let start = on("start").and(warp::post()).and(with.clone()).and(body.clone()).then(|s, f, b| tell(api::start(s, f, b)));
-    let stop = on("stop").and(warp::post()).and(with.clone()).and(body.clone()).then(|s, f, b| tell(api::stop(s, f, b)));
+    let start =
+        on("start").and(warp::post()).and(with.clone()).and(body.clone()).then(|s, f, b| tell(api::start(s, f, b)));
+    let stop =
+        on("stop").and(warp::post()).and(with.clone()).and(body.clone()).then(|s, f, b| tell(api::stop(s, f, b)));
     let instruction = on("instruction")
         .and(warp::post())
         .and(with.clone())
@@ -167,7 +173,8 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         .and(with.clone())
         .and(body.clone())
         .then(|n: String, f, b: Bytes| tell(api::delete(n, f, b)));
-    let session = path("api/session").and(warp::post()).and(with.clone()).and(body).then(|f, b| tell(api::session(f, b)));
+    let session =
+        path("api/session").and(warp::post()).and(with.clone()).and(body).then(|f, b| tell(api::session(f, b)));
 
     let live = path("live").and(warp::get()).and(with.clone()).then(|f| tell(ops::live(f)));
     let ready = path("ready").and(warp::get()).and(with.clone()).then(|f| tell(ops::ready(f)));

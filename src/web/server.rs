@@ -75,14 +75,18 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     open().map_err(|error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => Error::new(Kind::Conflict, "port_taken", format!("{address} is taken by another program"))
-            .hint("set SERVER_PORT to a free port, or 0 to get one"),
+        io::ErrorKind::AddrInUse => {
+            Error::new(Kind::Conflict, "port_taken", format!("{address} is taken by another program"))
+                .hint("set SERVER_PORT to a free port, or 0 to get one")
+        }
         io::ErrorKind::AddrNotAvailable => {
             Error::invalid("address_not_here", format!("{address} is no address of this machine"))
                 .hint("set SERVER_HOST to 127.0.0.1, or to 0.0.0.0 for all addresses")
         }
-        io::ErrorKind::PermissionDenied => Error::new(Kind::Denied, "port_denied", format!("{address} may not be bound"))
-            .hint("set SERVER_PORT to 1024 or above"),
+        io::ErrorKind::PermissionDenied => {
+            Error::new(Kind::Denied, "port_denied", format!("{address} may not be bound"))
+                .hint("set SERVER_PORT to 1024 or above")
+        }
         _ => Error::internal("bind_failed", format!("{address} can't be bound: {error}")),
     })
 }

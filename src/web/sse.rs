@@ -18,8 +18,8 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use warp::Reply;
-use warp::http::header::{CONTENT_TYPE, HeaderValue};
 use warp::http::HeaderMap;
+use warp::http::header::{CONTENT_TYPE, HeaderValue};
 
 /// Time after which a browser comes back, ms.
 const RETRY: &str = "retry: 1000\n";

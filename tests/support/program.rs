@@ -104,11 +104,8 @@ impl Program {
 
     /// (status code, body)
     pub fn post(&self, path: &str, body: &Value) -> (u16, String) {
-        let mut answer = agent()
-            .post(self.url(path))
-            .header("Content-Type", "application/json")
-            .send(body.to_string())
-            .unwrap();
+        let mut answer =
+            agent().post(self.url(path)).header("Content-Type", "application/json").send(body.to_string()).unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
     }
 
