@@ -24,6 +24,8 @@ fn main() {
     println!("listening after {:.2} s", began.elapsed().as_secs_f64());
     let mut parts = Parts { body: program.stream("/api/mjpeg") };
     parts.next();
+    // A viewer that does not read is cut off, so this one leaves.
+    drop(parts);
     println!("first picture after {:.2} s", began.elapsed().as_secs_f64());
     let mut events = program.events();
     events.next_of("token");
@@ -56,6 +58,7 @@ fn main() {
     );
     println!("from the oldest frame's capture to the last token: {:.0} ms", median(5) + median(4));
 
+    let mut parts = Parts { body: program.stream("/api/mjpeg") };
     let (seconds, before, seen) = (10.0, processor_seconds(program.pid()), parts.next().seq);
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     let mut last = seen;
