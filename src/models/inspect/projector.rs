@@ -245,7 +245,7 @@ fn check_tower(header: &Header, t: &Tower, p: &Projector) -> Result<()> {
         return Err(wrong_value("clip.vision.attention.head_dim does not fit the width and the heads".to_owned()));
     }
     let patches = p.image_size / p.patch_size;
-    if p.image_size == 0 || p.image_size % p.patch_size != 0 || u64::from(patches).pow(2) > POSITIONS {
+    if p.image_size == 0 || !p.image_size.is_multiple_of(p.patch_size) || u64::from(patches).pow(2) > POSITIONS {
         return Err(wrong_value(format!(
             "clip.vision.image_size is {} and patch_size {}: a side must be 1 to 70 whole patches",
             p.image_size, p.patch_size
