@@ -212,7 +212,9 @@ mod tests {
     fn a_slow_listener_learns_how_much_it_missed() {
         let bus = Bus::new();
         let mut sub = bus.subscribe(None);
-        (0..LIVE_EVENTS + 10).for_each(|_| { bus.publish(Event::Status); });
+        (0..LIVE_EVENTS + 10).for_each(|_| {
+            bus.publish(Event::Status);
+        });
         assert_eq!(sub.live.try_recv().unwrap_err(), broadcast::error::TryRecvError::Lagged(10));
         assert_eq!(sub.live.try_recv().unwrap().id, 11);
     }

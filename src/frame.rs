@@ -118,10 +118,10 @@ mod tests {
     #[test]
     fn a_size_that_would_move_again_keeps_the_sources_shape() {
         // 616x336 is resized to 602x336 when it is offered a second time.
-        assert_eq!(reference_size(1100, 600), (616, 336));
-        assert_eq!(delivered_size(1100, 600), (1100, 600));
-        let (w, h) = delivered_size(4400, 2400);
-        assert_eq!((w, h), (1344, 733));
+        assert_eq!(reference_size(1000, 540), (616, 336));
+        assert_eq!(delivered_size(1000, 540), (1000, 540));
+        let (w, h) = delivered_size(4000, 2160);
+        assert_eq!((w, h), (1344, 725));
     }
 
     #[test]

@@ -1,10 +1,18 @@
-//! Vidette watches live video and says what it sees. This is the crate's front page; `run` wires everything.
+//! Vidette watches live video and says what it sees. This is the crate's front page; [`run`] is the only place
+//! that knows all rooms and wires them.
+//!
+//! Layers, lowest first; each uses only those before it (a test greps for violations):
+//! words (`error`, `secret`, `backoff`, `shutdown`, `frame`) · pure state (`window`, `bus`, `metrics`, `source`) ·
+//! edges (`ingest`, `engine`, `models`), which never see each other · `commentary` · faces (`web`, `config`,
+//! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod backoff;
 pub mod bus;
+pub mod cli;
 pub mod commentary;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod frame;
@@ -15,5 +23,10 @@ pub mod models;
 pub mod secret;
 pub mod shutdown;
 pub mod source;
+pub mod telemetry;
 pub mod web;
 pub mod window;
+
+mod wiring;
+
+pub use wiring::run;

@@ -142,9 +142,19 @@ impl Metrics {
         r.register("frames_encoded", "Frames encoded by the vision tower", m.frames_encoded.clone());
         r.register("frames_cached", "Frames whose embedding was cached", m.frames_cached.clone());
         let s = || Unit::Seconds;
-        r.register_with_unit("first_token", "Newest frame's capture to first token", s(), m.first_token_seconds.clone());
+        r.register_with_unit(
+            "first_token",
+            "Newest frame's capture to first token",
+            s(),
+            m.first_token_seconds.clone(),
+        );
         r.register_with_unit("last_token", "Newest frame's capture to last token", s(), m.last_token_seconds.clone());
-        r.register_with_unit("window_to_text", "Oldest frame's capture to last token", s(), m.window_to_text_seconds.clone());
+        r.register_with_unit(
+            "window_to_text",
+            "Oldest frame's capture to last token",
+            s(),
+            m.window_to_text_seconds.clone(),
+        );
         r.register_with_unit("inference", "Job start in the engine to last token", s(), m.inference_seconds.clone());
         r.register("http_connections", "Open HTTP connections", m.http_connections.clone());
         r.register("http_refused", "HTTP connections refused for their number", m.http_refused.clone());

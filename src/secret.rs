@@ -1,7 +1,44 @@
 //! Values that must not reach logs, API or page, and URLs with their credentials split off.
-//! Not here: where secrets come from (`config`), the masking log writer (`telemetry`).
+//! Also the memory of secrets that [`mask`] removes from any text, because libraries print URLs for us.
+//! Not here: where secrets come from (`config`), the log writer that masks (`telemetry`).
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
+
+/// Secrets that are masked wherever text leaves the program; the oldest goes beyond this many.
+const REMEMBERED: usize = 256;
+/// Shorter ones would mask ordinary words.
+const SHORTEST: usize = 4;
+static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
+
+/// Has `secret` masked by [`mask`] from now on, in the spellings in which libraries print it.
+pub fn remember(secret: &str) {
+    let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    for spelling in [secret.to_owned(), encoded.replace('+', "%20"), encoded] {
+        if spelling.len() >= SHORTEST && !known.contains(&spelling) {
+            if known.len() == REMEMBERED {
+                known.remove(0);
+            }
+            known.push(spelling);
+        }
+    }
+    // Longest first, so that no tail of a longer spelling is left.
+    known.sort_by_key(|s| std::cmp::Reverse(s.len()));
+}
+
+/// `text` with every remembered secret replaced by `***`.
+pub fn mask(text: &str) -> Cow<'_, str> {
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    let mut masked = Cow::Borrowed(text);
+    for secret in known.iter() {
+        if masked.contains(secret.as_str()) {
+            masked = Cow::Owned(masked.replace(secret.as_str(), "***"));
+        }
+    }
+    masked
+}
 
 /// A value whose `Debug` and `Display` print `***`. Read it with [`Secret::expose`], at the last moment.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -48,8 +85,11 @@ pub struct SafeUrl {
 impl SafeUrl {
     /// Takes the credentials out of `url`.
     pub fn split(mut url: url::Url) -> (Self, Option<Credentials>) {
+        let written = url.password().unwrap_or("").to_owned();
         let user = percent_decode(url.username());
         let password = percent_decode(url.password().unwrap_or(""));
+        remember(&written);
+        remember(&password);
         let credentials = (!user.is_empty() || !password.is_empty())
             .then(|| Credentials { user: Secret::new(user), password: Secret::new(password) });
         // Both fail only for URLs that can't have credentials, which then have none to remove.
@@ -121,7 +161,17 @@ mod tests {
         assert_eq!(credentials.password.expose(), "pa:ss@w");
         assert_eq!(safe.to_string(), "rtsp://cam.lan:554/s?token=***&x=***");
         assert_eq!(safe.expose().as_str(), "rtsp://cam.lan:554/s?token=abc&x=1");
-        assert!(!format!("{credentials:?}{safe:?}").contains("ss"));
+        assert!(!format!("{credentials:?}{safe:?}").contains("ss@w"));
+    }
+
+    #[test]
+    fn remembered_secrets_are_masked_in_every_spelling() {
+        let url = url::Url::parse("rtsp://u:q%40r%2Fs%20t@h/").unwrap();
+        let (_, credentials) = SafeUrl::split(url);
+        assert_eq!(credentials.unwrap().password.expose(), "q@r/s t");
+        let masked = mask("a q@r/s t b q%40r%2Fs%20t c q%40r%2Fs+t d").into_owned();
+        assert_eq!(masked, "a *** b *** c *** d");
+        assert!(matches!(mask("nothing to hide"), Cow::Borrowed(_)));
     }
 
     #[test]

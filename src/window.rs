@@ -75,14 +75,8 @@ impl FrameWindow {
     /// The newest frame and every `stride`-th before it, at most `frames` of them, oldest first.
     /// Fewer when the ring holds fewer; empty when it is empty.
     pub fn pick(&self, pick: Pick) -> Vec<Arc<Frame>> {
-        let mut chosen: Vec<_> = self
-            .frames
-            .iter()
-            .rev()
-            .step_by(pick.stride.max(1))
-            .take(pick.frames)
-            .cloned()
-            .collect();
+        let mut chosen: Vec<_> =
+            self.frames.iter().rev().step_by(pick.stride.max(1)).take(pick.frames).cloned().collect();
         chosen.reverse();
         chosen
     }

@@ -1,9 +1,449 @@
-//! The loop of one stream. (being written)
-use super::stream::{Settings, Stream};
-use crate::engine::Engine;
-use crate::metrics::Metrics;
+//! The loop of one stream: waits until a look is due, hands it to the engine, tells the bus what comes of it.
+//! Not here: which words go into a look (`prompt`), what of an answer is shown (`answer`), whether the scene has
+//! changed (`change`), how frames get into the window (`ingest`).
+//!
+//! Everything that can happen wakes the loop, and each time it asks anew what there is to do; so no order of
+//! events needs a case of its own. What the person orders comes before everything else.
+
+use super::answer::Answer;
+use super::change::ChangeGate;
+use super::clocks::Clocks;
+use super::prompt::{History, prompt};
+use super::stream::{CommentaryState, Orders, Settings, Stream};
+use crate::backoff::Backoff;
+use crate::bus::{Event, Finish, Utterance};
+use crate::engine::{Engine, EngineState, EngineStatus, Job, JobEvent, JobFinish, JobHandle};
+use crate::error::Error;
+use crate::frame::Frame;
+use crate::metrics::{Metrics, StreamLabel};
 use crate::shutdown::Shutdown;
+use crate::source::{SourceState, SourceStatus};
 use std::sync::Arc;
-pub(super) fn spawn(_: Arc<Stream>, _: Arc<dyn Engine>, _: Settings, _: Arc<Metrics>, _: Shutdown) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async {})
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// Waits after failed looks: the shortest, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long a look may wait for the engine, which has other streams to serve.
+const IN_LINE: Duration = Duration::from_secs(600);
+/// How long the engine may work on a look without a sign of life. Reading the prompt is one such step, and
+/// takes minutes where a large model runs on few processor cores.
+const SILENCE: Duration = Duration::from_secs(180);
+
+/// Runs the stream's loop until `shutdown`.
+pub(super) fn spawn(
+    stream: Arc<Stream>,
+    engine: Arc<dyn Engine>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut cycle = Cycle::new(Arc::clone(&stream), engine, settings, metrics);
+        // Dropping the loop drops the running job, which cancels it.
+        tokio::select! {
+            biased;
+            () = shutdown.wait() => {}
+            () = cycle.run() => {}
+        }
+        stream.note(|status| status.state = CommentaryState::Stopped);
+    })
+}
+
+struct Cycle {
+    stream: Arc<Stream>,
+    engine: Arc<dyn Engine>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    label: StreamLabel,
+
+    orders: watch::Receiver<Orders>,
+    engine_status: watch::Receiver<EngineStatus>,
+    source: watch::Receiver<SourceStatus>,
+    bell: watch::Receiver<Option<u64>>,
+
+    /// The orders that all below was done under.
+    serial: u64,
+    gate: ChangeGate,
+    history: History,
+    backoff: Backoff,
+    /// No look before this.
+    due: Option<Instant>,
+    /// Newest frame that was looked at or found unchanged; the next look needs a newer one.
+    seen: Option<u64>,
+    /// What to call the wait for that newer frame.
+    resting: CommentaryState,
+    /// Utterances told.
+    told: u64,
+}
+
+enum Step {
+    /// Nothing to do until something happens.
+    Wait(CommentaryState),
+    Look(Vec<Arc<Frame>>),
+}
+
+/// A look on its way.
+struct Look {
+    serial: u64,
+    instruction: String,
+    /// The number of its utterance, if there is going to be one.
+    number: u64,
+    frames: u32,
+    encoded: u32,
+    /// Pieces of text so far; tokens, once the engine has counted them.
+    tokens: u32,
+    clocks: Clocks,
+    answer: Answer,
+}
+
+/// How a look ended.
+enum End {
+    Answered(Finish),
+    /// The engine gave up by itself.
+    GivenUp,
+    /// New orders came.
+    Superseded,
+    Replaced,
+    Failed(Error),
+}
+
+impl Cycle {
+    fn new(stream: Arc<Stream>, engine: Arc<dyn Engine>, settings: Settings, metrics: Arc<Metrics>) -> Self {
+        let Ok(backoff) = Backoff::try_new(RETRY.0, RETRY.1, 0.0) else { unreachable!("RETRY is in order") };
+        Self {
+            label: StreamLabel::new(stream.name()),
+            orders: stream.orders(),
+            engine_status: stream.engine_status(),
+            source: stream.source_status(),
+            bell: stream.window().bell(),
+            serial: 0,
+            gate: ChangeGate::new(settings.change_threshold),
+            history: History::default(),
+            backoff,
+            due: None,
+            seen: None,
+            resting: CommentaryState::Pausing,
+            told: 0,
+            stream,
+            engine,
+            settings,
+            metrics,
+        }
+    }
+
+    async fn run(&mut self) {
+        loop {
+            let orders = self.take_orders();
+            match self.step(&orders) {
+                Step::Wait(state) => {
+                    self.show(state);
+                    self.wait().await;
+                }
+                Step::Look(frames) => self.look(orders, frames).await,
+            }
+        }
+    }
+
+    /// The orders in force. Under new ones nothing of the past counts: no pause, no history, no "unchanged".
+    fn take_orders(&mut self) -> Orders {
+        let orders = self.orders.borrow_and_update().clone();
+        if orders.serial != self.serial {
+            self.serial = orders.serial;
+            self.gate.reset();
+            self.history.clear();
+            self.due = None;
+            self.seen = None;
+            self.resting = CommentaryState::Pausing;
+        }
+        orders
+    }
+
+    fn step(&mut self, orders: &Orders) -> Step {
+        if !orders.running {
+            return Step::Wait(CommentaryState::Stopped);
+        }
+        if self.engine_status.borrow_and_update().state != EngineState::Ready {
+            return Step::Wait(CommentaryState::WaitingForEngine);
+        }
+        // Frames that stay in the window of a lost source are old news.
+        if self.source.borrow_and_update().state != SourceState::Streaming {
+            return Step::Wait(CommentaryState::WaitingForFrames);
+        }
+        if self.due.is_some_and(|due| due > Instant::now()) {
+            return Step::Wait(CommentaryState::Pausing);
+        }
+        // Before the pick, so that a frame that comes after it rings again.
+        self.bell.borrow_and_update();
+        let frames = self.stream.window().pick(self.settings.pick);
+        let Some(newest) = frames.last() else {
+            return Step::Wait(CommentaryState::WaitingForFrames);
+        };
+        if self.seen == Some(newest.seq) {
+            return Step::Wait(self.resting);
+        }
+        let changed = self.unseen().iter().any(|frame| self.gate.changed(frame).changed);
+        self.seen = Some(newest.seq);
+        if !changed {
+            self.metrics.unchanged.get_or_create(&self.label).inc();
+            self.stream.note(|status| status.unchanged += 1);
+            self.resting = CommentaryState::Unchanged;
+            return Step::Wait(CommentaryState::Unchanged);
+        }
+        self.gate.looked(newest);
+        self.resting = CommentaryState::Pausing;
+        Step::Look(frames)
+    }
+
+    /// Frames that came since the last look or the last "unchanged". All of them count: what came and went while
+    /// the model was busy is news, though the newest frame looks as before.
+    fn unseen(&self) -> Vec<Arc<Frame>> {
+        let window = self.stream.window();
+        let from = self.seen.map_or(0, |seen| seen + 1);
+        window.read_from(from).or_else(|missed| window.read_from(missed.next)).unwrap_or_default()
+    }
+
+    /// Until anything happened that could give us something to do.
+    async fn wait(&mut self) {
+        let due = self.due.filter(|due| *due > Instant::now());
+        tokio::select! {
+            () = change(&mut self.orders) => {}
+            () = change(&mut self.engine_status) => {}
+            () = change(&mut self.source) => {}
+            () = change(&mut self.bell) => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+        }
+    }
+
+    async fn look(&mut self, orders: Orders, frames: Vec<Arc<Frame>>) {
+        let Some(clocks) = Clocks::new(&frames) else { return };
+        let mut look = Look {
+            serial: orders.serial,
+            number: self.told + 1,
+            frames: u32::try_from(frames.len()).unwrap_or(u32::MAX),
+            encoded: 0,
+            tokens: 0,
+            clocks,
+            answer: Answer::default(),
+            instruction: orders.instruction,
+        };
+        let job = Job {
+            stream: Arc::from(self.stream.name()),
+            prompt: prompt(orders.profile, &look.instruction, &self.history),
+            frames,
+            max_tokens: self.settings.max_tokens,
+            sampling: self.settings.sampling,
+        };
+        self.stream.note(|status| {
+            status.looks += 1;
+            status.state = CommentaryState::Looking;
+        });
+        let handle = self.engine.submit(job);
+        let end = self.listen(handle, &mut look).await;
+        self.conclude(look, end);
+    }
+
+    /// Follows the job to its end. The handle goes with it, so the job is cancelled if it was not at its end.
+    async fn listen(&mut self, mut handle: JobHandle, look: &mut Look) -> End {
+        let mut patience = IN_LINE;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = superseded(&mut self.orders, look.serial) => return End::Superseded,
+                event = handle.events.recv() => event,
+                () = tokio::time::sleep(patience) => return End::Failed(silent(patience)),
+            };
+            patience = SILENCE;
+            match event {
+                Some(JobEvent::Started { at }) => look.clocks.started = Some(at),
+                Some(JobEvent::Encoded { at, encoded }) => self.encoded(look, at, encoded),
+                Some(JobEvent::Prefilled { at, .. }) => look.clocks.prefilled = Some(at),
+                Some(JobEvent::Text { at, text }) => {
+                    look.tokens = look.tokens.saturating_add(1);
+                    look.clocks.token(at);
+                    let piece = look.answer.push(&text);
+                    if !self.tell_piece(look, piece) {
+                        return End::Superseded;
+                    }
+                }
+                Some(JobEvent::Done { tokens, finish, .. }) => {
+                    look.tokens = tokens;
+                    let piece = look.answer.finish();
+                    if !self.tell_piece(look, piece) {
+                        return End::Superseded;
+                    }
+                    return match finish {
+                        JobFinish::Stop => End::Answered(Finish::Stop),
+                        JobFinish::Length => End::Answered(Finish::Length),
+                        JobFinish::Cancelled => End::GivenUp,
+                    };
+                }
+                Some(JobEvent::Replaced) => return End::Replaced,
+                Some(JobEvent::Failed(error)) => return End::Failed(error),
+                None => return End::Failed(ended()),
+            }
+        }
+    }
+
+    fn encoded(&self, look: &mut Look, at: std::time::Instant, encoded: u32) {
+        look.clocks.encoded = Some(at);
+        look.encoded = encoded.min(look.frames);
+        self.metrics.frames_encoded.get_or_create(&self.label).inc_by(u64::from(look.encoded));
+        self.metrics.frames_cached.get_or_create(&self.label).inc_by(u64::from(look.frames - look.encoded));
+    }
+
+    fn conclude(&mut self, look: Look, end: End) {
+        self.metrics.tokens.get_or_create(&self.label).inc_by(u64::from(look.tokens));
+        // A look that came to nothing is taken again, of the same frames if there are no newer ones.
+        let again = |cycle: &mut Self| {
+            cycle.gate.reset();
+            cycle.seen = None;
+        };
+        match end {
+            End::Answered(finish) => self.answered(look, finish),
+            End::Superseded => self.cut_off(&look),
+            End::GivenUp => {
+                self.cut_off(&look);
+                again(self);
+                self.due = Some(Instant::now() + self.settings.interval);
+            }
+            End::Replaced => {
+                self.metrics.jobs_dropped.get_or_create(&self.label).inc();
+                again(self);
+            }
+            End::Failed(error) => {
+                let wait = self.failed(&look, &error);
+                again(self);
+                self.due = Some(Instant::now() + wait);
+            }
+        }
+    }
+
+    fn answered(&mut self, look: Look, finish: Finish) {
+        let skipped = look.answer.says_nothing();
+        if !self.tell(look.serial, || Event::Utterance(Box::new(look.utterance(finish)))) {
+            return self.cut_off(&look);
+        }
+        self.told = look.number;
+        self.backoff.reset();
+        self.due = Some(Instant::now() + self.settings.interval);
+        let counter = if skipped { &self.metrics.skips } else { &self.metrics.utterances };
+        counter.get_or_create(&self.label).inc();
+        for (histogram, seconds) in [
+            (&self.metrics.first_token_seconds, look.clocks.to_first_token()),
+            (&self.metrics.last_token_seconds, look.clocks.to_last_token()),
+            (&self.metrics.window_to_text_seconds, look.clocks.window_to_text()),
+            (&self.metrics.inference_seconds, look.clocks.inference()),
+        ] {
+            if let Some(seconds) = seconds {
+                histogram.get_or_create(&self.label).observe(seconds);
+            }
+        }
+        if !skipped {
+            self.history.push(look.answer.text());
+        }
+        self.stream.note(|status| {
+            status.state = CommentaryState::Pausing;
+            status.message = None;
+            if skipped {
+                status.skips += 1;
+            } else {
+                status.utterances += 1;
+            }
+        });
+    }
+
+    /// The answer was cut off: whoever saw its beginning must learn that no more comes.
+    fn cut_off(&mut self, look: &Look) {
+        self.close_shown(look, Finish::Cancelled);
+        self.metrics.cancelled.get_or_create(&self.label).inc();
+        self.stream.note(|status| status.cancelled += 1);
+    }
+
+    /// Returns how long to wait.
+    fn failed(&mut self, look: &Look, error: &Error) -> Duration {
+        self.close_shown(look, Finish::Error);
+        self.metrics.engine_errors.get_or_create(&self.label).inc();
+        let wait = self.backoff.next(0.0);
+        tracing::warn!(stream = self.stream.name(), code = error.code, %error, retry_in = ?wait, "a look failed");
+        self.stream.note(|status| {
+            status.state = CommentaryState::Pausing;
+            status.errors += 1;
+            status.message = Some(error.to_string());
+        });
+        wait
+    }
+
+    fn close_shown(&mut self, look: &Look, finish: Finish) {
+        if look.answer.is_shown() {
+            self.stream.bus().publish(Event::Utterance(Box::new(look.utterance(finish))));
+            self.told = look.number;
+        }
+    }
+
+    /// False when the look's orders are no longer in force; then nothing was told.
+    fn tell_piece(&self, look: &Look, piece: Option<String>) -> bool {
+        let Some(text) = piece else { return true };
+        if !self.tell(look.serial, || Event::Token { utterance: look.number, text }) {
+            return false;
+        }
+        self.show(CommentaryState::Speaking);
+        true
+    }
+
+    /// Publishes only while the orders of `serial` are in force. They can't change in between: whoever changes them
+    /// waits for this borrow. So once an order was given, nothing more of the old answer appears.
+    fn tell(&self, serial: u64, event: impl FnOnce() -> Event) -> bool {
+        let orders = self.orders.borrow();
+        let in_force = orders.serial == serial;
+        if in_force {
+            self.stream.bus().publish(event());
+        }
+        in_force
+    }
+
+    fn show(&self, state: CommentaryState) {
+        self.stream.note(|status| status.state = state);
+    }
+}
+
+impl Look {
+    fn utterance(&self, finish: Finish) -> Utterance {
+        Utterance {
+            utterance: self.number,
+            text: self.answer.text().to_owned(),
+            skipped: self.answer.says_nothing(),
+            finish,
+            instruction: self.instruction.clone(),
+            tokens: self.tokens,
+            frames: self.frames,
+            frames_encoded: self.encoded,
+            stamps: self.clocks.stamps(),
+        }
+    }
+}
+
+/// The next change of a watched value. Whoever could change it being gone, that is never.
+async fn change<T>(watched: &mut watch::Receiver<T>) {
+    if watched.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Until the orders are no longer those of `serial`.
+async fn superseded(orders: &mut watch::Receiver<Orders>, serial: u64) {
+    if orders.wait_for(|orders| orders.serial != serial).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+fn silent(waited: Duration) -> Error {
+    Error::unavailable("engine_silent", format!("the engine gave no sign of life for {} s", waited.as_secs()))
+        .hint("it may be overloaded: take a smaller model, fewer frames or fewer streams")
+}
+
+fn ended() -> Error {
+    Error::unavailable("engine_ended", "the engine's thread ended in the middle of a look")
+        .hint("see the log for the reason; restarting the program loads the model again")
 }

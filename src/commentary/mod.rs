@@ -4,13 +4,16 @@
 //! The public words of this module are what faces (`web`, later LiveKit) use: [`Streams`], [`Stream`],
 //! [`StreamStatus`], [`Profile`].
 
+mod answer;
 mod change;
+mod clocks;
 mod cycle;
 mod profiles;
+mod prompt;
 mod registry;
 mod stream;
 
-pub use change::ChangeGate;
+pub use change::{Change, ChangeGate};
 pub use profiles::{PROFILES, Profile};
 pub use registry::{StreamParts, Streams};
 pub use stream::{CommentaryState, CommentaryStatus, Settings, Stream, StreamStatus};

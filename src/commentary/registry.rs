@@ -41,7 +41,13 @@ struct Entry {
 
 impl Streams {
     /// No streams yet.
-    pub fn new(make: MakeParts, settings: Settings, engine: Arc<dyn Engine>, metrics: Arc<Metrics>, shutdown: Shutdown) -> Self {
+    pub fn new(
+        make: MakeParts,
+        settings: Settings,
+        engine: Arc<dyn Engine>,
+        metrics: Arc<Metrics>,
+        shutdown: Shutdown,
+    ) -> Self {
         Self { make, settings, engine, metrics, shutdown, by_name: Mutex::default() }
     }
 
@@ -66,8 +72,12 @@ impl Streams {
             return Ok((Arc::clone(&entry.stream), false));
         }
         if by_name.len() >= MAX_STREAMS {
-            return Err(Error::new(Kind::Conflict, "too_many_streams", format!("there are {MAX_STREAMS} streams already"))
-                .hint("delete one first"));
+            return Err(Error::new(
+                Kind::Conflict,
+                "too_many_streams",
+                format!("there are {MAX_STREAMS} streams already"),
+            )
+            .hint("delete one first"));
         }
         let StreamParts { window, bus, source } = (self.make)(name);
         let stream = Arc::new(Stream::new(Arc::from(name), &self.settings, bus, window, source, self.engine.status()));
@@ -89,7 +99,8 @@ impl Streams {
     pub async fn remove(&self, name: &str) -> Result<()> {
         let entry = self.lock().remove(name);
         let Some(entry) = entry else {
-            return Err(Error::not_found("stream_unknown", "there is no stream of that name").hint("GET /api/streams lists them"));
+            return Err(Error::not_found("stream_unknown", "there is no stream of that name")
+                .hint("GET /api/streams lists them"));
         };
         let stopped = entry.stream.stop().await;
         entry.task.abort();
@@ -102,9 +113,11 @@ impl Streams {
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let fits =
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if fits {
         return Ok(());
     }
-    Err(Error::invalid("stream_name", "a stream's name has 1 to 64 letters, digits, '-' or '_'").hint("choose another name"))
+    Err(Error::invalid("stream_name", "a stream's name has 1 to 64 letters, digits, '-' or '_'")
+        .hint("choose another name"))
 }

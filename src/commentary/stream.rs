@@ -280,8 +280,11 @@ pub(super) fn check_instruction(text: &str) -> Result<String> {
         .hint("shorten it"));
     }
     if let Some(c) = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r')) {
-        return Err(Error::invalid("instruction_control_character", format!("the instruction holds the control character U+{:04X}", c as u32))
-            .hint("send plain text"));
+        return Err(Error::invalid(
+            "instruction_control_character",
+            format!("the instruction holds the control character U+{:04X}", c as u32),
+        )
+        .hint("send plain text"));
     }
     Ok(text.to_owned())
 }
@@ -289,6 +292,7 @@ pub(super) fn check_instruction(text: &str) -> Result<String> {
 fn find_profile(name: &str) -> Result<&'static Profile> {
     Profile::find(name).ok_or_else(|| {
         let known: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
-        Error::not_found("profile_unknown", "there is no profile of that name").hint(format!("the profiles are {}", known.join(", ")))
+        Error::not_found("profile_unknown", "there is no profile of that name")
+            .hint(format!("the profiles are {}", known.join(", ")))
     })
 }

@@ -3,6 +3,32 @@
 //! process (some day) can stand behind it.
 //! Not here: what to ask and when (`commentary`), where files come from (`models`).
 
+mod absent;
+#[cfg(feature = "llama")]
+#[path = "backend/ffi.rs"]
+mod backend;
+#[cfg(feature = "llama")]
+mod ffi;
+mod mailbox;
+pub mod preprocess;
+#[cfg(feature = "llama")]
+mod session;
+#[cfg(feature = "llama")]
+mod template;
+#[cfg(all(test, feature = "llama"))]
+mod tests;
+mod utf8;
+#[cfg(feature = "llama")]
+mod vision;
+#[cfg(feature = "llama")]
+mod worker;
+
+pub use absent::AbsentEngine;
+#[cfg(feature = "llama")]
+pub use vision::FrameLayout;
+#[cfg(feature = "llama")]
+pub use worker::{EngineConfig, LlamaEngine};
+
 use crate::error::Error;
 use crate::frame::Frame;
 use serde::Serialize;
@@ -42,8 +68,8 @@ pub struct Sampling {
 }
 
 impl Default for Sampling {
-    /// MiniCPM-o 4.5's documented defaults (`generation_config.json`: temperature 0.7, top_p 0.8, top_k 100,
-    /// repetition_penalty 1.05 for sampling with pictures).
+    /// The defaults of the MiniCPM-V/o reference's `chat()` when it samples (modeling_minicpmv.py):
+    /// temperature 0.7, top_p 0.8, top_k 100, repetition_penalty 1.05.
     fn default() -> Self {
         Self { temperature: 0.7, top_p: 0.8, top_k: 100, min_p: 0.0, repeat_penalty: 1.05, seed: None }
     }

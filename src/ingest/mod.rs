@@ -1,1 +1,28 @@
-//! Video sources through GStreamer.
+//! Video in: one source string becomes numbered RGB frames for the model and JPEGs for viewers, kept alive by itself.
+//! Not here: how many frames are kept (`window`), who watches (`bus`), what the pictures mean (`commentary`).
+//!
+//! GStreamer enters the program through this door only. [`spec`] says what a source string may be, `pipeline` builds
+//! one connection, `session` runs it on a thread of its own, `states` decides what follows a failure, [`spawn`] ties
+//! them to the commands of [`crate::source`].
+
+mod config;
+mod elements;
+mod fault;
+mod outlet;
+mod pattern;
+mod pipeline;
+mod pulse;
+mod redact;
+mod session;
+mod setup;
+pub mod spec;
+mod states;
+mod supervisor;
+pub mod timecode;
+
+pub use config::{DecoderChoice, IngestConfig, RtspTransport};
+pub use elements::{Missing, missing_elements};
+pub use pattern::{PATTERNS, TestPattern};
+pub use setup::init;
+pub use spec::{Files, NetSource, Policy, SourceSpec};
+pub use supervisor::spawn;

@@ -1,1 +1,24 @@
-//! The HTTP face.
+//! The HTTP face: the routes of the API, the live streams (SSE, MJPEG), the page, and the server under them.
+//! Not here: what is told (`bus`, `commentary`), JPEG encoding (`ingest`), options and their names (`config`).
+//!
+//! warp finds the handler of a request; everything that has to hold for *every* request stands outside of
+//! warp's filters, in one place each: the accept loop with its limits (`server`), the deadline of writes
+//! (`deadline`), the list of routes (`routes`), who may ask (`guard`), the headers of every answer (`answer`).
+
+mod answer;
+mod api;
+mod body;
+mod config;
+mod deadline;
+mod guard;
+mod mjpeg;
+mod ops;
+mod page;
+mod routes;
+mod server;
+mod sse;
+mod token;
+
+pub use config::WebConfig;
+pub use routes::{Access, Body, ROUTES, Route};
+pub use server::{bind, serve};

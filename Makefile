@@ -1,0 +1,79 @@
+# Vidette. `make run SOURCE=…` builds and starts it; `make test` proves it. Everything else is called by these.
+
+SOURCE ?=
+MODEL ?= minicpm-o-4.5
+CARGO ?= cargo
+PYTHON ?= python3
+
+# Your own settings, if there are any (.env.example shows them).
+-include .env
+export
+
+# CMake does not see cargo's -j.
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
+# Few malloc arenas: GStreamer's threads fragment many of them (docs/PERFORMANCE.md).
+export MALLOC_ARENA_MAX ?= 2
+
+BUILD_PACKAGES = cmake clang libclang-dev g++ make pkg-config ccache \
+	libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+RUN_PACKAGES = gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav
+MODEL_PACKAGES = python3-venv python3-pip
+TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg \
+	chromium chromium-driver
+
+.PHONY: help run build test check docs setup setup-test tiny-model pull bench fuzz clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+run: build tiny-model ## Watch SOURCE (rtsp://…, http://…, a file, a device, test:ball) and serve the page
+	./target/release/vidette run $(if $(SOURCE),"$(SOURCE)")
+
+build: setup ## Build target/release/vidette
+	$(CARGO) build --release --locked
+
+test: setup-test tiny-model ## Everything that a machine without a GPU can test
+	CARGO="$(CARGO)" scripts/run-tests.sh
+
+check: setup-test ## Format, lints and documents, as a reviewer wants them
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --lib -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+
+docs: ## Write the table of options and .env.example anew
+	UPDATE_DOCS=1 $(CARGO) test --locked --lib config::
+
+pull: build ## Download MODEL
+	./target/release/vidette pull $(MODEL)
+
+bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
+	$(CARGO) bench --locked --bench engine --bench program
+
+fuzz: ## Ten minutes of fuzzing for the GGUF header parser (needs cargo-fuzz and a nightly toolchain)
+	cd fuzz && cargo +nightly fuzz run gguf_header -- -max_total_time=600
+
+# A real MiniCPM-o file set with random weights, about 3 MB: its answers mean nothing, and the program says so.
+tiny-model: gguf/tiny-random/vision/MiniCPM-o-4_5-vision-F16.gguf
+
+gguf/tiny-random/vision/MiniCPM-o-4_5-vision-F16.gguf: scripts/make_tiny_model.py .venv/ready
+	.venv/bin/python scripts/make_tiny_model.py --out gguf/tiny-random
+	@touch $@
+
+.venv/ready: scripts/requirements.txt
+	@scripts/install-packages.sh $(MODEL_PACKAGES)
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
+	@touch $@
+
+setup:
+	@scripts/install-packages.sh $(BUILD_PACKAGES) $(RUN_PACKAGES)
+	@scripts/install-rust.sh
+
+setup-test: setup
+	@scripts/install-packages.sh $(TEST_PACKAGES)
+
+clean: ## Remove what was built (models stay)
+	$(CARGO) clean
+	rm -rf .venv gguf/tiny-random

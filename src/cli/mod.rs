@@ -1,0 +1,122 @@
+//! What the commands do and with which exit code they end: 0 well, 64 for a wrong use, 1 for anything else.
+//! The only room that prints. Not here: the options (`config`), the work itself (`wiring`, `models`).
+
+mod models;
+
+use crate::config::{Arguments, Command, Config, ProcessEnvironment, RunArguments};
+use crate::error::{Error, Kind, Result};
+use crate::{secret, shutdown, telemetry};
+use clap::Parser;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The customary exit code for a wrong use of the command (`EX_USAGE`).
+const USAGE: u8 = 64;
+/// After the second signal.
+const INTERRUPTED: u8 = 130;
+/// Time for everything to end in order.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the command line and gives back the exit code.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            let code = if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            // Nothing is left to do when even the terminal is gone.
+            let _terminal_gone = e.print();
+            return code;
+        }
+    };
+    let outcome = match arguments.command {
+        None => run(arguments.run),
+        Some(Command::Run(run_arguments)) => run(*run_arguments),
+        Some(Command::CheckConfig(run_arguments)) => check(*run_arguments),
+        Some(Command::Pull(pull)) => models::pull(pull),
+        Some(Command::Models(list)) => models::list(&list),
+        Some(Command::Inspect { file }) => models::inspect(&file),
+    };
+    outcome.unwrap_or_else(|e| {
+        complain(&e);
+        ExitCode::from(if matches!(e.kind, Kind::Invalid | Kind::Denied) { USAGE } else { 1 })
+    })
+}
+
+/// Says an error to the person at the terminal, without secrets.
+fn complain(e: &Error) {
+    let mut text = format!("error: {}", e.message);
+    if let Some(hint) = &e.hint {
+        text.push_str(&format!("\n  hint: {hint}"));
+    }
+    eprintln!("{}", secret::mask(&text));
+}
+
+/// Loads the configuration and has its secrets masked from then on.
+fn configuration(arguments: RunArguments) -> Result<Config> {
+    let config = Config::load(arguments, &ProcessEnvironment)?;
+    if let Some(token) = &config.server.api_token {
+        secret::remember(token.expose());
+    }
+    Ok(config)
+}
+
+fn check(arguments: RunArguments) -> Result<ExitCode> {
+    let config = configuration(arguments)?;
+    let names: Vec<_> = config.streams.iter().map(|s| s.name.as_str()).collect();
+    println!("the configuration is sound; streams: {}; address: {}", names.join(", "), config.server.address);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(arguments: RunArguments) -> Result<ExitCode> {
+    let config = configuration(arguments)?;
+    telemetry::start(&config.log)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "vidette");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("vidette")
+        .build()
+        .map_err(|e| Error::internal("runtime", format!("the runtime can't start: {e}")))?;
+    let code = runtime.block_on(until_told(config));
+    // Threads that are still in a library's hands must not keep the process alive.
+    runtime.shutdown_background();
+    code
+}
+
+/// Runs until the work ends, or a signal and its grace have passed.
+async fn until_told(config: Config) -> Result<ExitCode> {
+    let (trigger, shutdown) = shutdown::pair();
+    let work = crate::run(config, shutdown);
+    tokio::pin!(work);
+    tokio::select! {
+        done = &mut work => return done.map(|()| ExitCode::SUCCESS),
+        signal = signal() => signal?,
+    }
+    tracing::info!("ending; a second signal ends at once");
+    trigger.fire();
+    tokio::select! {
+        done = &mut work => {
+            tracing::info!("ended");
+            done.map(|()| ExitCode::SUCCESS)
+        }
+        () = tokio::time::sleep(GRACE) => {
+            tracing::warn!("not everything ended within {} s", GRACE.as_secs());
+            Ok(ExitCode::from(1))
+        }
+        _ = signal() => {
+            tracing::warn!("second signal");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+/// Returns on SIGINT or SIGTERM.
+async fn signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let install = |kind| signal(kind).map_err(|e| Error::internal("signal", format!("signals can't be caught: {e}")));
+    let (mut interrupt, mut terminate) = (install(SignalKind::interrupt())?, install(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

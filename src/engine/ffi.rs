@@ -1,0 +1,655 @@
+//! llama.cpp and libmtmd behind safe types: model, vocabulary, vision tower, context, embeddings.
+//! Nearly all of the engine's `unsafe` is here. Not here: start-up and logs (`backend`), what to decode and when (`decode`, `worker`),
+//! checks of model files (`models::inspect`, which must come first: llama.cpp aborts on some bad files).
+//!
+//! The sys crate is used where the safe crate lacks the call (embeddings out, batches with embeddings,
+//! chunk by chunk evaluation); the safe crate owns the backend and the samplers.
+
+use super::CancelFlag;
+use super::backend::{last_words, start};
+use crate::error::{Error, Result};
+use llama_cpp_sys_2 as sys;
+use std::ffi::{CStr, CString, c_void};
+use std::marker::PhantomData;
+use std::path::Path;
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::{Mutex, PoisonError};
+
+/// A token id of the language model's vocabulary.
+pub type Token = sys::llama_token;
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_encoded_bytes())
+        .map_err(|_| Error::invalid("model_path", format!("the path {} holds a NUL byte", path.display())))
+}
+
+/// A loaded language model.
+pub struct Model {
+    raw: NonNull<sys::llama_model>,
+    vocab: NonNull<sys::llama_vocab>,
+}
+
+// SAFETY: after loading, llama.cpp reads a model without changing it; the safe crate states the same
+// for its own wrapper (LlamaModel is Send + Sync).
+unsafe impl Send for Model {}
+// SAFETY: as above.
+unsafe impl Sync for Model {}
+
+impl Model {
+    /// Loads a GGUF file that `models::inspect` has passed. `gpu_layers` < 0 puts all layers on the GPU.
+    ///
+    /// # Errors
+    /// When llama.cpp refuses the file; the sentence holds its reason.
+    pub fn load(path: &Path, gpu_layers: i32) -> Result<Self> {
+        start()?;
+        let c = c_path(path)?;
+        last_words();
+        // SAFETY: the path is NUL-terminated and outlives the call; null is the documented failure
+        // (llama.h: llama_model_load_from_file).
+        let raw = unsafe {
+            let mut params = sys::llama_model_default_params();
+            params.n_gpu_layers = gpu_layers;
+            sys::llama_model_load_from_file(c.as_ptr(), params)
+        };
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            Error::invalid("model_load", format!("{} could not be loaded: {}", path.display(), last_words()))
+                .hint("check it with `vidette inspect`, or fetch it again with `vidette pull`")
+        })?;
+        // SAFETY: `raw` is a live model; the vocabulary belongs to it (llama.h: llama_model_get_vocab).
+        let vocab = unsafe { sys::llama_model_get_vocab(raw.as_ptr()) };
+        match NonNull::new(vocab.cast_mut()) {
+            Some(vocab) => Ok(Self { raw, vocab }),
+            None => {
+                // SAFETY: `raw` came from llama_model_load_from_file and is not used again.
+                unsafe { sys::llama_model_free(raw.as_ptr()) };
+                Err(Error::invalid("model_vocab", format!("{} has no vocabulary", path.display())))
+            }
+        }
+    }
+
+    /// Width of an input embedding.
+    pub fn n_embd(&self) -> usize {
+        // SAFETY: `raw` is live for as long as `self`.
+        usize::try_from(unsafe { sys::llama_model_n_embd_inp(self.raw.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// Tokens in the vocabulary.
+    pub fn n_vocab(&self) -> usize {
+        // SAFETY: `vocab` lives as long as the model.
+        usize::try_from(unsafe { sys::llama_vocab_n_tokens(self.vocab.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// Context length that the model was trained for.
+    pub fn n_ctx_train(&self) -> u32 {
+        // SAFETY: `raw` is live.
+        u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.raw.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// The file's own chat template.
+    pub fn chat_template(&self) -> Option<CString> {
+        // SAFETY: `raw` is live; a null name means the default; the result belongs to the model.
+        let text = unsafe { sys::llama_model_chat_template(self.raw.as_ptr(), null()) };
+        // SAFETY: not null, NUL-terminated, owned by the live model; copied at once.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_owned())
+    }
+
+    /// Tokens of `text`. With `special` false, text such as `<|im_end|>` stays text: always so for text
+    /// that a person or a model wrote. No BOS is added.
+    pub fn tokenize(&self, text: &str, special: bool) -> Vec<Token> {
+        let Ok(len) = i32::try_from(text.len()) else { return Vec::new() };
+        let mut tokens = vec![0; text.len() + 8];
+        let call = |tokens: &mut Vec<Token>| {
+            // SAFETY: pointer and length of both buffers are given together; nothing is kept
+            // (llama.h: llama_tokenize: returns the count, or minus the count that would be needed).
+            unsafe {
+                sys::llama_tokenize(
+                    self.vocab.as_ptr(),
+                    text.as_ptr().cast(),
+                    len,
+                    tokens.as_mut_ptr(),
+                    i32::try_from(tokens.len()).unwrap_or(i32::MAX),
+                    false,
+                    special,
+                )
+            }
+        };
+        let mut n = call(&mut tokens);
+        if n < 0 {
+            tokens = vec![0; usize::try_from(-i64::from(n)).unwrap_or(0)];
+            n = call(&mut tokens);
+        }
+        tokens.truncate(usize::try_from(n).unwrap_or(0));
+        tokens
+    }
+
+    /// The bytes that a token stands for; nothing for control tokens.
+    pub fn piece(&self, token: Token) -> Vec<u8> {
+        let mut buffer = vec![0u8; 64];
+        let call = |buffer: &mut Vec<u8>| {
+            let len = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
+            // SAFETY: at most `len` bytes are written, no NUL is added (llama.h: llama_token_to_piece).
+            unsafe { sys::llama_token_to_piece(self.vocab.as_ptr(), token, buffer.as_mut_ptr().cast(), len, 0, false) }
+        };
+        let mut n = call(&mut buffer);
+        if n < 0 {
+            buffer = vec![0; usize::try_from(-i64::from(n)).unwrap_or(0)];
+            n = call(&mut buffer);
+        }
+        buffer.truncate(usize::try_from(n).unwrap_or(0));
+        buffer
+    }
+
+    /// True for tokens that end the model's turn.
+    pub fn ends_turn(&self, token: Token) -> bool {
+        // SAFETY: `vocab` lives as long as the model; the token is range-checked by llama.cpp.
+        unsafe { sys::llama_vocab_is_eog(self.vocab.as_ptr(), token) }
+    }
+
+    /// The single token of this special text, if the vocabulary has one.
+    pub fn special(&self, text: &str) -> Option<Token> {
+        match self.tokenize(text, true).as_slice() {
+            [token] => Some(*token),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: contexts and vision towers borrow the model, so none is left (llama.h: llama_model_free).
+        unsafe { sys::llama_model_free(self.raw.as_ptr()) }
+    }
+}
+
+/// Lays `messages` (role, content) out by a chat template, with the opening of the answer at the end.
+/// `None` when llama.cpp does not know the template.
+pub fn apply_chat_template(template: &CStr, messages: &[(&CStr, &CStr)]) -> Option<String> {
+    let chat: Vec<_> = messages
+        .iter()
+        .map(|(role, content)| sys::llama_chat_message { role: role.as_ptr(), content: content.as_ptr() })
+        .collect();
+    let room = messages.iter().map(|(_, c)| c.count_bytes()).sum::<usize>() * 2 + 4096;
+    let mut buffer = vec![0u8; room];
+    // SAFETY: all strings are NUL-terminated and outlive the call; at most `len` bytes are written
+    // (llama.h: llama_chat_apply_template).
+    let n = unsafe {
+        sys::llama_chat_apply_template(
+            template.as_ptr(),
+            chat.as_ptr(),
+            chat.len(),
+            true,
+            buffer.as_mut_ptr().cast(),
+            i32::try_from(buffer.len()).unwrap_or(i32::MAX),
+        )
+    };
+    let n = usize::try_from(n).ok().filter(|n| *n <= buffer.len())?;
+    buffer.truncate(n);
+    String::from_utf8(buffer).ok()
+}
+
+/// The vision tower and its projector.
+pub struct Vision<'m> {
+    raw: NonNull<sys::mtmd_context>,
+    model: &'m Model,
+}
+
+/// One piece of an encoded picture.
+pub enum Part {
+    /// Text tokens around the picture (`<image>` and the like).
+    Tokens(Vec<Token>),
+    /// Embeddings, one row of the model's width for each token.
+    Image(ImagePart),
+}
+
+/// Embeddings of one slice, and the chunk that knows their positions.
+pub struct ImagePart {
+    chunk: Chunk,
+    /// Row-major, `tokens` × model width.
+    pub rows: Vec<f32>,
+    /// Cells taken in the KV cache.
+    pub tokens: usize,
+}
+
+/// An owned copy of a libmtmd chunk without its pixels; it knows the positions (M-RoPE).
+struct Chunk(NonNull<sys::mtmd_input_chunk>);
+
+// SAFETY: a placeholder chunk is plain data (shape and positions) without ties to a thread (mtmd.h:
+// mtmd_input_chunk_get_placeholder).
+unsafe impl Send for Chunk {}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: made by mtmd_input_chunk_get_placeholder, freed once.
+        unsafe { sys::mtmd_input_chunk_free(self.0.as_ptr()) }
+    }
+}
+
+/// Frees a list of chunks on all paths.
+struct Chunks(NonNull<sys::mtmd_input_chunks>);
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        // SAFETY: made by mtmd_input_chunks_init, freed once.
+        unsafe { sys::mtmd_input_chunks_free(self.0.as_ptr()) }
+    }
+}
+
+impl<'m> Vision<'m> {
+    /// Loads a projector file that `models::inspect` has passed and paired with `model`.
+    ///
+    /// # Errors
+    /// When libmtmd refuses the file or it can't see.
+    pub fn load(path: &Path, model: &'m Model, use_gpu: bool, threads: i32) -> Result<Self> {
+        let c = c_path(path)?;
+        last_words();
+        // SAFETY: the path outlives the call; `model` outlives the result by the lifetime 'm; null is the
+        // documented failure (mtmd.h: mtmd_init_from_file).
+        let raw = unsafe {
+            let mut params = sys::mtmd_context_params_default();
+            params.use_gpu = use_gpu;
+            params.n_threads = threads;
+            params.print_timings = false;
+            params.warmup = true;
+            sys::mtmd_init_from_file(c.as_ptr(), model.raw.as_ptr(), params)
+        };
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            Error::invalid("projector_load", format!("{} could not be loaded: {}", path.display(), last_words()))
+                .hint("check it with `vidette inspect`, or fetch it again with `vidette pull`")
+        })?;
+        let vision = Self { raw, model };
+        // SAFETY: `raw` is live.
+        if unsafe { sys::mtmd_support_vision(vision.raw.as_ptr()) } {
+            Ok(vision)
+        } else {
+            Err(Error::invalid("projector_blind", format!("{} has no vision tower", path.display()))
+                .hint("give the vision file (mmproj) that belongs to the language model"))
+        }
+    }
+
+    /// True when embeddings and text can't share one causal batch with plain positions.
+    pub fn needs_helper(&self) -> bool {
+        // SAFETY: `raw` is live; a null chunk means the default case, an image (mtmd.h).
+        unsafe {
+            sys::mtmd_decode_use_mrope(self.raw.as_ptr()) || sys::mtmd_decode_use_non_causal(self.raw.as_ptr(), null())
+        }
+    }
+
+    /// Encodes one tightly packed RGB picture. With `first_slice_only` just the overview is kept (the
+    /// reference's `max_slice_nums = 1`), without the text around it.
+    ///
+    /// # Errors
+    /// When the sizes disagree or libmtmd fails.
+    pub fn encode(&mut self, rgb: &[u8], width: u32, height: u32, first_slice_only: bool) -> Result<Vec<Part>> {
+        let expected = u64::from(width) * u64::from(height) * 3;
+        if expected == 0 || expected != rgb.len() as u64 {
+            return Err(Error::internal(
+                "frame_size",
+                format!("a frame of {width}x{height} should have {expected} bytes but has {}", rgb.len()),
+            ));
+        }
+        let chunks = self.split(rgb, width, height)?;
+        let mut parts = Vec::new();
+        // SAFETY: `chunks` is live; indices stay below its size; the chunks belong to the list (mtmd.h).
+        let count = unsafe { sys::mtmd_input_chunks_size(chunks.0.as_ptr()) };
+        for i in 0..count {
+            // SAFETY: as above.
+            let chunk = unsafe { sys::mtmd_input_chunks_get(chunks.0.as_ptr(), i) };
+            // SAFETY: `chunk` is a live element of the list.
+            match unsafe { sys::mtmd_input_chunk_get_type(chunk) } {
+                sys::MTMD_INPUT_CHUNK_TYPE_IMAGE => parts.push(Part::Image(self.encode_chunk(chunk)?)),
+                sys::MTMD_INPUT_CHUNK_TYPE_TEXT if !first_slice_only => parts.push(Part::Tokens(text_tokens(chunk))),
+                _ => {}
+            }
+            if first_slice_only && !parts.is_empty() {
+                break;
+            }
+        }
+        if parts.iter().any(|p| matches!(p, Part::Image(_))) {
+            Ok(parts)
+        } else {
+            Err(Error::internal("frame_chunks", "libmtmd made no image chunk of a frame"))
+        }
+    }
+
+    /// Preprocesses a picture into chunks.
+    fn split(&self, rgb: &[u8], width: u32, height: u32) -> Result<Chunks> {
+        // SAFETY: the pixel buffer has width*height*3 bytes (checked by the caller) and is copied by
+        // mtmd_bitmap_init; marker and text are NUL-terminated and outlive the call; bitmap and list are
+        // freed on all paths (mtmd.h: mtmd_tokenize returns 0 on success).
+        unsafe {
+            let bitmap = sys::mtmd_bitmap_init(width, height, rgb.as_ptr());
+            let chunks = NonNull::new(sys::mtmd_input_chunks_init()).map(Chunks);
+            let (false, Some(chunks)) = (bitmap.is_null(), chunks) else {
+                sys::mtmd_bitmap_free(bitmap);
+                return Err(Error::internal("frame_memory", "libmtmd could not allocate for a frame"));
+            };
+            let marker = sys::mtmd_default_marker();
+            let text = sys::mtmd_input_text {
+                text: marker,
+                text_len: CStr::from_ptr(marker).count_bytes(),
+                add_special: false,
+                parse_special: true,
+            };
+            let bitmaps = [bitmap.cast_const()];
+            let code = sys::mtmd_tokenize(self.raw.as_ptr(), chunks.0.as_ptr(), &text, bitmaps.as_ptr(), 1);
+            sys::mtmd_bitmap_free(bitmap);
+            if code == 0 {
+                Ok(chunks)
+            } else {
+                Err(Error::internal("frame_preprocess", format!("libmtmd refused a frame ({code}): {}", last_words())))
+            }
+        }
+    }
+
+    fn encode_chunk(&mut self, chunk: *const sys::mtmd_input_chunk) -> Result<ImagePart> {
+        // SAFETY: `chunk` is a live image chunk of this context; the output is read at once, and its size is
+        // n_tokens × n_embd_inp floats (mtmd.h: mtmd_get_output_embd).
+        unsafe {
+            let code = sys::mtmd_encode_chunk(self.raw.as_ptr(), chunk);
+            if code != 0 {
+                return Err(Error::internal(
+                    "frame_encode",
+                    format!("a frame could not be encoded ({code}): {}", last_words()),
+                ));
+            }
+            let tokens = sys::mtmd_input_chunk_get_n_tokens(chunk);
+            let rows = sys::mtmd_get_output_embd(self.raw.as_ptr());
+            let placeholder = NonNull::new(sys::mtmd_input_chunk_get_placeholder(chunk));
+            match (rows.is_null(), placeholder) {
+                (false, Some(placeholder)) => Ok(ImagePart {
+                    chunk: Chunk(placeholder),
+                    rows: std::slice::from_raw_parts(rows, tokens * self.model.n_embd()).to_vec(),
+                    tokens,
+                }),
+                _ => Err(Error::internal("frame_encode", "libmtmd gave no embeddings for a frame")),
+            }
+        }
+    }
+}
+
+fn text_tokens(chunk: *const sys::mtmd_input_chunk) -> Vec<Token> {
+    let mut n = 0usize;
+    // SAFETY: `chunk` is a live text chunk; the tokens belong to it and are copied at once (mtmd.h).
+    unsafe {
+        let tokens = sys::mtmd_input_chunk_get_tokens_text(chunk, &mut n);
+        if tokens.is_null() { Vec::new() } else { std::slice::from_raw_parts(tokens, n).to_vec() }
+    }
+}
+
+impl Drop for Vision<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made by mtmd_init_from_file, freed once, before the model that it borrows.
+        unsafe { sys::mtmd_free(self.raw.as_ptr()) }
+    }
+}
+
+/// Sizes of a context.
+#[derive(Debug, Clone, Copy)]
+pub struct ContextParams {
+    /// Cells for each sequence.
+    pub tokens_per_sequence: u32,
+    pub sequences: u32,
+    /// Most tokens decoded in one call.
+    pub batch: u32,
+    pub threads: i32,
+}
+
+/// A llama.cpp context: KV cache and compute buffers. One thread uses it.
+pub struct Context<'m> {
+    raw: NonNull<sys::llama_context>,
+    /// Reused for every decode; capacity is the context's batch size.
+    batch: NonNull<sys::llama_batch_ext>,
+    pool: Option<NonNull<sys::ggml_threadpool>>,
+    model: &'m Model,
+    n_batch: usize,
+    sequences: i32,
+    /// Looked at by llama.cpp's abort callback; boxed so that its address stays good.
+    watched: Box<Mutex<CancelFlag>>,
+    _one_thread: PhantomData<*mut ()>,
+}
+
+/// What to put into the cache, in order.
+pub enum Input<'a> {
+    Tokens(&'a [Token]),
+    /// Rows of the model's width.
+    Rows(&'a [f32]),
+}
+
+impl<'m> Context<'m> {
+    /// Makes a context and its thread pool.
+    ///
+    /// # Errors
+    /// When there is not enough memory for it.
+    pub fn new(model: &'m Model, params: ContextParams) -> Result<Self> {
+        last_words();
+        // SAFETY: `model` outlives the context by 'm; null is the documented failure (llama.h:
+        // llama_init_from_model). The thread pool outlives the context (freed after it in Drop).
+        unsafe {
+            let mut p = sys::llama_context_default_params();
+            p.n_ctx = params.tokens_per_sequence.saturating_mul(params.sequences);
+            p.n_seq_max = params.sequences;
+            p.n_batch = params.batch;
+            p.n_ubatch = params.batch.min(512);
+            p.n_threads = params.threads;
+            p.n_threads_batch = params.threads;
+            p.no_perf = true;
+            let raw = NonNull::new(sys::llama_init_from_model(model.raw.as_ptr(), p)).ok_or_else(|| {
+                Error::unavailable(
+                    "engine_memory",
+                    format!(
+                        "no room for {} sequences of {} tokens: {}",
+                        params.sequences,
+                        params.tokens_per_sequence,
+                        last_words()
+                    ),
+                )
+                .hint("lower CONTEXT_TOKENS or ENGINE_SLOTS, or take a smaller quantization")
+            })?;
+            // Threads that sleep when idle: spinning ones starve the decoder on small machines.
+            let mut pool_params = sys::ggml_threadpool_params_default(params.threads);
+            pool_params.poll = 0;
+            let pool = NonNull::new(sys::ggml_threadpool_new(&mut pool_params));
+            if let Some(pool) = pool {
+                sys::llama_attach_threadpool(raw.as_ptr(), pool.as_ptr(), pool.as_ptr());
+            }
+            let watched = Box::new(Mutex::new(CancelFlag::default()));
+            let address: *const Mutex<CancelFlag> = &*watched;
+            sys::llama_set_abort_callback(raw.as_ptr(), Some(should_abort), address.cast_mut().cast());
+            let Some(batch) = NonNull::new(sys::llama_batch_ext_init(raw.as_ptr())) else {
+                sys::llama_free(raw.as_ptr());
+                if let Some(pool) = pool {
+                    sys::ggml_threadpool_free(pool.as_ptr());
+                }
+                return Err(Error::internal("engine_memory", "llama.cpp could not allocate a batch"));
+            };
+            Ok(Self {
+                raw,
+                batch,
+                pool,
+                model,
+                n_batch: params.batch.max(1) as usize,
+                sequences: i32::try_from(params.sequences).unwrap_or(1),
+                watched,
+                _one_thread: PhantomData,
+            })
+        }
+    }
+
+    /// Cells that one sequence may hold.
+    pub fn tokens_per_sequence(&self) -> usize {
+        // SAFETY: `raw` is live.
+        unsafe { sys::llama_n_ctx_seq(self.raw.as_ptr()) as usize }
+    }
+
+    /// From now on decoding stops at the next node of the graph once this flag is set (on the CPU).
+    pub fn watch(&mut self, cancel: &CancelFlag) {
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = cancel.clone();
+    }
+
+    /// Forgets the cells of `sequence` from position `from` on. False when the model can't cut there;
+    /// then the whole sequence is gone.
+    pub fn truncate(&mut self, sequence: i32, from: i32) -> bool {
+        // SAFETY: `raw` is live; the sequence id is one of ours (llama.h: llama_memory_seq_rm; removing a
+        // whole sequence never fails).
+        unsafe {
+            let memory = sys::llama_get_memory(self.raw.as_ptr());
+            let cut = sys::llama_memory_seq_rm(memory, sequence, from, -1);
+            if !cut {
+                sys::llama_memory_seq_rm(memory, sequence, -1, -1);
+            }
+            cut
+        }
+    }
+
+    /// Decodes inputs at rising positions from `position`, in as few batches as the batch size allows, with
+    /// logits for the last one when `logits` is set. Returns the position after them.
+    ///
+    /// # Errors
+    /// When the cache is full (callers compute the budget first), the flag was set, or llama.cpp fails.
+    pub fn decode(&mut self, sequence: i32, mut position: i32, inputs: &[Input<'_>], logits: bool) -> Result<i32> {
+        let width = self.model.n_embd();
+        let total: usize = inputs.iter().map(|i| i.len(width)).sum();
+        let mut done = 0;
+        self.clear_batch();
+        let mut held = 0;
+        for input in inputs {
+            for i in 0..input.len(width) {
+                let last = done + 1 == total;
+                self.add(sequence, position, input, i, logits && last)?;
+                (position, done, held) = (position + 1, done + 1, held + 1);
+                if held == self.n_batch || last {
+                    self.process()?;
+                    held = 0;
+                }
+            }
+        }
+        Ok(position)
+    }
+
+    fn clear_batch(&mut self) {
+        // SAFETY: `batch` is live and ours.
+        unsafe { sys::llama_batch_ext_clear(self.batch.as_ptr()) }
+    }
+
+    fn add(&mut self, sequence: i32, position: i32, input: &Input<'_>, i: usize, logits: bool) -> Result<()> {
+        let width = self.model.n_embd();
+        let n_vocab = self.model.n_vocab();
+        if sequence < 0 || sequence >= self.sequences {
+            return Err(Error::internal("engine_batch", format!("there is no sequence {sequence}")));
+        }
+        // SAFETY: `batch` is live; a token is in range; a row is `width` floats that outlive the next
+        // `process` (the slice is borrowed by our caller until then); a position is one integer for plain
+        // RoPE (llama.h: llama_batch_ext_*; negative results are errors).
+        let ok = unsafe {
+            let index = match input {
+                Input::Tokens(tokens) if usize::try_from(tokens[i]).is_ok_and(|t| t < n_vocab) => {
+                    sys::llama_batch_ext_add_token(self.batch.as_ptr(), sequence, tokens[i])
+                }
+                Input::Tokens(_) => -2,
+                Input::Rows(rows) => {
+                    let row = &rows[i * width..(i + 1) * width];
+                    let embd = sys::llama_embd { data: row.as_ptr(), n_rows: 1, n_embd: width };
+                    sys::llama_batch_ext_add_embd(self.batch.as_ptr(), sequence, embd)
+                }
+            };
+            index >= 0
+                && sys::llama_batch_ext_set_pos(self.batch.as_ptr(), index, &position)
+                && (!logits || sys::llama_batch_ext_set_output_logits(self.batch.as_ptr(), index, true))
+        };
+        if ok { Ok(()) } else { Err(Error::internal("engine_batch", "llama.cpp refused a token or an embedding")) }
+    }
+
+    fn process(&mut self) -> Result<()> {
+        // SAFETY: context and batch are live and belong together (llama.h: llama_process, codes as llama_decode).
+        let code =
+            unsafe { sys::llama_process(self.raw.as_ptr(), sys::LLAMA_PROCESS_TYPE_DECODE, self.batch.as_ptr()) };
+        self.clear_batch();
+        decode_result(code)
+    }
+
+    /// Decodes one image part through libmtmd's helper, which knows M-RoPE and non-causal models. Returns
+    /// the position after it.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_with_helper(
+        &mut self,
+        vision: &mut Vision<'_>,
+        sequence: i32,
+        position: i32,
+        part: &ImagePart,
+    ) -> Result<i32> {
+        let mut after = position;
+        // SAFETY: all pointers are live; the rows have n_tokens × width floats and are only read; no callback
+        // (mtmd-helper.h: mtmd_helper_decode_image_chunk).
+        let code = unsafe {
+            sys::mtmd_helper_decode_image_chunk(
+                vision.raw.as_ptr(),
+                self.raw.as_ptr(),
+                part.chunk.0.as_ptr(),
+                part.rows.as_ptr().cast_mut(),
+                position,
+                sequence,
+                i32::try_from(self.n_batch).unwrap_or(i32::MAX),
+                &mut after,
+                None,
+                null_mut(),
+            )
+        };
+        decode_result(code)?;
+        Ok(after)
+    }
+
+    /// Logits of the last decoded token that asked for them: one for each token of the vocabulary.
+    ///
+    /// # Errors
+    /// When no token asked for logits.
+    pub fn logits(&self) -> Result<&[f32]> {
+        // SAFETY: -1 is the last output; null when there is none; n_vocab floats that stay until the next
+        // decode, which needs `&mut self` (llama.h: llama_get_logits_ith).
+        unsafe {
+            let logits = sys::llama_get_logits_ith(self.raw.as_ptr(), -1);
+            if logits.is_null() {
+                return Err(Error::internal("engine_logits", "llama.cpp has no logits to sample from"));
+            }
+            Ok(std::slice::from_raw_parts(logits, self.model.n_vocab()))
+        }
+    }
+}
+
+impl Input<'_> {
+    fn len(&self, width: usize) -> usize {
+        match self {
+            Input::Tokens(tokens) => tokens.len(),
+            Input::Rows(rows) => rows.len() / width.max(1),
+        }
+    }
+}
+
+fn decode_result(code: i32) -> Result<()> {
+    match code {
+        0 => Ok(()),
+        1 => Err(Error::internal("engine_cache_full", "the KV cache has no room for the prompt")),
+        2 => Err(Error::new(crate::error::Kind::Unavailable, "engine_aborted", "decoding was cancelled")),
+        code => Err(Error::internal("engine_decode", format!("llama.cpp could not decode ({code}): {}", last_words()))),
+    }
+}
+
+unsafe extern "C" fn should_abort(data: *mut c_void) -> bool {
+    // SAFETY: `data` is the context's own boxed mutex, which it keeps until after llama_free.
+    let watched = unsafe { &*data.cast::<Mutex<CancelFlag>>() };
+    watched.lock().unwrap_or_else(PoisonError::into_inner).is_set()
+}
+
+impl Drop for Context<'_> {
+    fn drop(&mut self) {
+        // SAFETY: batch, context and pool are freed once, the pool after the context that uses it.
+        unsafe {
+            sys::llama_batch_ext_free(self.batch.as_ptr());
+            sys::llama_free(self.raw.as_ptr());
+            if let Some(pool) = self.pool {
+                sys::ggml_threadpool_free(pool.as_ptr());
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Jobs that wait for the engine: one for each stream, newest wins, streams served in turn.
+//! Not here: running a job (`worker`).
+
+use super::{CancelFlag, Job, JobEvent};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
+
+/// A job with the way back to its owner.
+pub struct Ticket {
+    pub job: Job,
+    pub events: mpsc::Sender<JobEvent>,
+    pub cancel: CancelFlag,
+}
+
+/// One waiting place for each stream; so its bound is the number of streams.
+#[derive(Default)]
+pub struct Mailbox {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Ticket>,
+    /// Of the job that was taken last, so that closing can end it.
+    running: CancelFlag,
+    closed: bool,
+}
+
+impl Mailbox {
+    /// Puts a ticket in, in place of one of the same stream that still waits: that one's owner gets
+    /// [`JobEvent::Replaced`], and the new one keeps its place in the row.
+    /// Gives the ticket back when the mailbox is closed.
+    pub fn put(&self, ticket: Ticket) -> Result<(), Box<Ticket>> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Box::new(ticket));
+        }
+        let same = state.waiting.iter().position(|t| Arc::as_ref(&t.job.stream) == Arc::as_ref(&ticket.job.stream));
+        match same {
+            Some(i) => {
+                let old = std::mem::replace(&mut state.waiting[i], ticket);
+                // The channel of a job that never ran is empty, so this can only fail when nobody listens.
+                let _nobody_listens = old.events.try_send(JobEvent::Replaced);
+            }
+            None => state.waiting.push_back(ticket),
+        }
+        drop(state);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// The next ticket whose owner still wants it; waits for one. `None` once closed.
+    pub fn take(&self) -> Option<Ticket> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            while let Some(ticket) = state.waiting.pop_front() {
+                if !ticket.cancel.is_set() {
+                    state.running = ticket.cancel.clone();
+                    return Some(ticket);
+                }
+            }
+            state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Refuses further tickets, forgets the waiting ones (their owners see the channel end), cancels the
+    /// running one and wakes the taker.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.waiting.clear();
+        state.running.set();
+        drop(state);
+        self.bell.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{JobHandle, Prompt, Sampling};
+    use super::*;
+
+    fn ticket(stream: &str, mark: u32) -> (JobHandle, Ticket) {
+        let (handle, events, cancel) = JobHandle::pair();
+        let job = Job {
+            stream: Arc::from(stream),
+            prompt: Prompt::default(),
+            frames: Vec::new(),
+            max_tokens: mark,
+            sampling: Sampling::default(),
+        };
+        (handle, Ticket { job, events, cancel })
+    }
+
+    #[test]
+    fn the_newest_of_a_stream_wins_and_keeps_its_turn() {
+        let mailbox = Mailbox::default();
+        let mut handles: Vec<_> = [("a", 1), ("b", 2), ("a", 3), ("c", 4)]
+            .into_iter()
+            .map(|(stream, mark)| {
+                let (handle, ticket) = ticket(stream, mark);
+                assert!(mailbox.put(ticket).is_ok());
+                handle
+            })
+            .collect();
+        assert!(matches!(handles[0].events.try_recv(), Ok(JobEvent::Replaced)));
+        handles[1].cancel();
+        let served: Vec<_> = (0..2).map(|_| mailbox.take().unwrap().job.max_tokens).collect();
+        assert_eq!(served, [3, 4]);
+    }
+
+    #[test]
+    fn closing_ends_the_taker_and_the_owners() {
+        let mailbox = Arc::new(Mailbox::default());
+        let taker = std::thread::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            move || mailbox.take().is_none()
+        });
+        mailbox.close();
+        assert!(taker.join().unwrap());
+        let (_handle, late) = ticket("a", 1);
+        assert!(mailbox.put(late).is_err());
+    }
+}

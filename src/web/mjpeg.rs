@@ -1,0 +1,122 @@
+//! Pictures: `GET /api/mjpeg` (motion JPEG, newest wins) and `GET /api/frame` (one JPEG).
+//! Not here: JPEG encoding (`ingest`, which only does it while a receiver from here lives), the deadline of a
+//! client that does not read (`deadline`).
+
+use super::answer::{Answer, typed};
+use super::api::find;
+use super::server::Face;
+use crate::error::Error;
+use crate::frame::Jpeg;
+use crate::shutdown::Shutdown;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch::Receiver;
+use warp::Reply;
+use warp::http::StatusCode;
+use warp::http::header::{CONTENT_TYPE, HeaderValue};
+
+/// A picture of this age is shown at once to a new viewer; an older one only if no newer comes soon.
+const FRESH: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(1);
+
+/// The pictures as they come. There is no queue: a viewer who is slower than the source gets the newest
+/// picture each time, and those between are skipped.
+pub(super) async fn video(name: Option<String>, face: Arc<Face>) -> Answer {
+    let stream = find(&face, name.as_deref())?;
+    let viewer = Viewer { pictures: stream.bus().pictures(), shutdown: face.shutdown.clone(), begun: false };
+    drop(stream);
+    let parts = futures_util::stream::unfold(viewer, |mut viewer| async move {
+        let jpeg = viewer.next().await?;
+        Some((part(&jpeg), viewer))
+    });
+    // The pieces of a part go out together or not at all, whenever the end comes.
+    let body = parts.flat_map(|pieces| futures_util::stream::iter(pieces.map(Ok::<_, Infallible>)));
+    let mut response = warp::reply::stream(body).into_response();
+    let media_type = HeaderValue::from_static("multipart/x-mixed-replace; boundary=frame");
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// One JPEG, newer than the request if one comes in time.
+pub(super) async fn frame(name: Option<String>, face: Arc<Face>) -> Answer {
+    let asked = Instant::now();
+    let stream = find(&face, name.as_deref())?;
+    let mut pictures = stream.bus().pictures();
+    drop(stream);
+    let newer = pictures.wait_for(|p| p.as_ref().is_some_and(|p| p.captured > asked));
+    let newer = tokio::select! {
+        newer = tokio::time::timeout(face.config.frame_wait, newer) => newer.ok().and_then(|p| p.ok()?.clone()),
+        () = face.shutdown.wait() => None,
+    };
+    let Some(jpeg) = newer.or_else(|| pictures.borrow().clone()) else {
+        return Err(Error::unavailable("no_picture", "there is no picture yet")
+            .hint("start a source, or see /api/status for what is wrong with it")
+            .into());
+    };
+    let mut response = typed(StatusCode::OK, "image/jpeg", jpeg.data.clone());
+    response.headers_mut().insert("x-frame-seq", HeaderValue::from(jpeg.seq));
+    if let Ok(time) = HeaderValue::from_str(&timestamp(&jpeg)) {
+        response.headers_mut().insert("x-timestamp", time);
+    }
+    Ok(response)
+}
+
+struct Viewer {
+    pictures: Receiver<Option<Arc<Jpeg>>>,
+    shutdown: Shutdown,
+    begun: bool,
+}
+
+impl Viewer {
+    /// The next picture to show; `None` when the stream or the program ends.
+    async fn next(&mut self) -> Option<Arc<Jpeg>> {
+        if !std::mem::replace(&mut self.begun, true)
+            && let Some(jpeg) = self.first().await
+        {
+            return Some(jpeg);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.wait() => return None,
+                changed = self.pictures.changed() => changed.ok()?,
+            }
+            if let Some(jpeg) = self.pictures.borrow_and_update().clone() {
+                return Some(jpeg);
+            }
+        }
+    }
+
+    /// What a new viewer sees first. The last picture may be from when somebody last watched.
+    async fn first(&mut self) -> Option<Arc<Jpeg>> {
+        let last = self.pictures.borrow_and_update().clone()?;
+        if last.captured.elapsed() > FRESH && !self.shutdown.is_shutdown() {
+            let newer = tokio::time::timeout(SOON, self.pictures.changed()).await;
+            if newer.is_ok() {
+                return self.pictures.borrow_and_update().clone();
+            }
+        }
+        Some(last)
+    }
+}
+
+/// A part of the multipart body, in three pieces so that the picture is not copied for each viewer.
+fn part(jpeg: &Jpeg) -> [Bytes; 3] {
+    let head = format!(
+        "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\nX-Frame-Seq: {}\r\nX-Timestamp: {}\r\n\r\n",
+        jpeg.data.len(),
+        jpeg.seq,
+        timestamp(jpeg)
+    );
+    [head.into(), jpeg.data.clone(), Bytes::from_static(b"\r\n")]
+}
+
+/// The wall clock at the picture's capture, seconds since 1970.
+fn timestamp(jpeg: &Jpeg) -> String {
+    let captured = SystemTime::now().checked_sub(jpeg.captured.elapsed()).unwrap_or(UNIX_EPOCH);
+    format!("{:.3}", captured.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
+}
