@@ -6,7 +6,9 @@ mod models_gguf;
 use std::fs;
 use std::path::Path;
 
-use models_gguf::{F16, F32, Gguf, V, language, language_qwen35, projector, projector_merger, s};
+use models_gguf::{
+    Eyes, F16, F32, Gguf, V, language, language_qwen35, merger, projector, projector_merger, resampler, s,
+};
 use vidette::models::gguf::Header;
 use vidette::models::inspect::{self, FileKind, read_language_model, read_projector};
 use vidette::models::{check_pair, find, inspect_file, inspect_language_model, inspect_projector};
@@ -72,6 +74,33 @@ fn the_small_models_layouts_pass_too() {
         }
     }
     assert_eq!(code_of_language(&g), "accepted");
+}
+
+/// The published sizes tell that the layouts here are the published ones, to the tensor and its type.
+#[test]
+fn the_published_projectors_have_the_layout_that_is_checked() {
+    let big = Eyes {
+        width: 1152,
+        ff: 4304,
+        heads: 16,
+        layers: 27,
+        out: 4096,
+        merger_ff: 17216,
+        merger_out_ff: 4608,
+        positions: F16,
+    };
+    for (g, published, tensors) in [
+        (resampler(big), 1_095_113_184u64, 455),
+        (merger(Eyes { out: 1024, positions: F32, ..big }), 1_108_746_944, 459),
+    ] {
+        let (bytes, len) = g.header();
+        let header = Header::read(&bytes[..], len).unwrap();
+        assert_eq!(header.tensors.len(), tensors);
+        assert!(read_projector(&header).unwrap().layout_checked);
+        let data = len - header.data_start;
+        // What is left is a header of about 58 bytes a tensor and some metadata.
+        assert!((20_000..40_000).contains(&(published - data)), "{data}");
+    }
 }
 
 const LANGUAGE: &[Damage] = &[

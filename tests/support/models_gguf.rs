@@ -280,7 +280,27 @@ pub fn language_qwen35() -> Gguf {
     g
 }
 
-fn tower(g: &mut Gguf, kind: &str) {
+/// The sizes of a projector.
+#[derive(Clone, Copy)]
+pub struct Eyes {
+    pub width: u64,
+    pub ff: u64,
+    pub heads: u32,
+    pub layers: u32,
+    /// What it hands to the language model.
+    pub out: u64,
+    /// Inner width of the merger in the tower.
+    pub merger_ff: u64,
+    pub merger_out_ff: u64,
+    /// Type of the tower's position table.
+    pub positions: u32,
+}
+
+const TINY: Eyes =
+    Eyes { width: 64, ff: 96, heads: 4, layers: 2, out: 128, merger_ff: 96, merger_out_ff: 256, positions: F16 };
+
+fn tower(g: &mut Gguf, kind: &str, e: Eyes, swapped: bool) {
+    let w = e.width;
     g.set("general.architecture", s("clip"))
         .set("general.name", s("tiny-random-mmproj"))
         .set("general.file_type", V::U32(1))
@@ -289,80 +309,82 @@ fn tower(g: &mut Gguf, kind: &str) {
         .set("clip.use_gelu", V::Bool(true))
         .set("clip.vision.image_size", V::U32(448))
         .set("clip.vision.patch_size", V::U32(14))
-        .set("clip.vision.embedding_length", V::U32(64))
-        .set("clip.vision.feed_forward_length", V::U32(96))
+        .set("clip.vision.embedding_length", V::U32(w as u32))
+        .set("clip.vision.feed_forward_length", V::U32(e.ff as u32))
         .set("clip.vision.projection_dim", V::U32(0))
-        .set("clip.vision.attention.head_count", V::U32(4))
+        .set("clip.vision.attention.head_count", V::U32(e.heads))
         .set("clip.vision.attention.layer_norm_epsilon", V::F32(1e-6))
-        .set("clip.vision.block_count", V::U32(2))
+        .set("clip.vision.block_count", V::U32(e.layers))
         .set("clip.vision.image_mean", V::F32s(vec![0.5; 3]))
         .set("clip.vision.image_std", V::F32s(vec![0.5; 3]));
-    g.add("v.patch_embd.weight", &[14, 14, 3, 64], F16).add("v.patch_embd.bias", &[64], F32);
-    g.add("v.position_embd.weight", &[64, 4900], F16);
-    for i in 0..2 {
+    g.add("v.patch_embd.weight", &[14, 14, 3, w], F16).add("v.patch_embd.bias", &[w], F32);
+    g.add("v.position_embd.weight", &[w, 4900], e.positions);
+    // Old converters named the two feed-forward matrices the wrong way round.
+    let (up, down) = if swapped { ("ffn_down", "ffn_up") } else { ("ffn_up", "ffn_down") };
+    for i in 0..e.layers {
+        let p = |part: &str| format!("v.blk.{i}.{part}");
         for part in ["attn_q", "attn_k", "attn_v", "attn_out"] {
-            g.add(&format!("v.blk.{i}.{part}.weight"), &[64, 64], F16).add(
-                &format!("v.blk.{i}.{part}.bias"),
-                &[64],
-                F32,
-            );
+            g.add(&p(&format!("{part}.weight")), &[w, w], F16).add(&p(&format!("{part}.bias")), &[w], F32);
         }
         for part in ["ln1", "ln2"] {
-            g.add(&format!("v.blk.{i}.{part}.weight"), &[64], F32).add(&format!("v.blk.{i}.{part}.bias"), &[64], F32);
+            g.add(&p(&format!("{part}.weight")), &[w], F32).add(&p(&format!("{part}.bias")), &[w], F32);
         }
-        // The old converters' way round.
-        g.add(&format!("v.blk.{i}.ffn_down.weight"), &[64, 96], F16).add(
-            &format!("v.blk.{i}.ffn_down.bias"),
-            &[96],
-            F32,
-        );
-        g.add(&format!("v.blk.{i}.ffn_up.weight"), &[96, 64], F16).add(&format!("v.blk.{i}.ffn_up.bias"), &[64], F32);
+        g.add(&p(&format!("{up}.weight")), &[w, e.ff], F16).add(&p(&format!("{up}.bias")), &[e.ff], F32);
+        g.add(&p(&format!("{down}.weight")), &[e.ff, w], F16).add(&p(&format!("{down}.bias")), &[w], F32);
     }
-    g.add("v.post_ln.weight", &[64], F32).add("v.post_ln.bias", &[64], F32);
+    g.add("v.post_ln.weight", &[w], F32).add("v.post_ln.bias", &[w], F32);
 }
 
 /// A vision projector of the same layout as MiniCPM-o 4.5's.
 pub fn projector() -> Gguf {
+    resampler(TINY)
+}
+
+pub fn resampler(e: Eyes) -> Gguf {
     let mut g = Gguf::default();
-    tower(&mut g, "resampler");
+    tower(&mut g, "resampler", e, true);
+    let d = e.out;
     g.set("clip.minicpmv_version", V::I32(100_045)).set("clip.minicpmv_query_num", V::U32(64));
-    g.add("resampler.query", &[128, 64], F32)
-        .add("resampler.pos_embed_k", &[128, 4900], F16)
-        .add("resampler.proj.weight", &[128, 128], F16)
-        .add("resampler.kv.weight", &[64, 128], F16);
+    g.add("resampler.query", &[d, 64], F32)
+        .add("resampler.pos_embed_k", &[d, 4900], F32)
+        .add("resampler.proj.weight", &[d, d], F16)
+        .add("resampler.kv.weight", &[e.width, d], F16);
     for part in ["q", "k", "v", "out"] {
-        g.add(&format!("resampler.attn.{part}.weight"), &[128, 128], F16).add(
+        g.add(&format!("resampler.attn.{part}.weight"), &[d, d], F16).add(
             &format!("resampler.attn.{part}.bias"),
-            &[128],
+            &[d],
             F32,
         );
     }
     for part in ["q", "kv", "post"] {
-        g.add(&format!("resampler.ln_{part}.weight"), &[128], F32).add(
-            &format!("resampler.ln_{part}.bias"),
-            &[128],
-            F32,
-        );
+        g.add(&format!("resampler.ln_{part}.weight"), &[d], F32).add(&format!("resampler.ln_{part}.bias"), &[d], F32);
     }
     g
 }
 
 /// A vision projector of the same layout as MiniCPM-V 4.6's.
 pub fn projector_merger() -> Gguf {
+    merger(TINY)
+}
+
+pub fn merger(e: Eyes) -> Gguf {
     let mut g = Gguf::default();
-    tower(&mut g, "minicpmv4_6");
+    tower(&mut g, "minicpmv4_6", e, false);
+    let w = e.width;
     g.set("clip.vision.projector.scale_factor", V::U32(4)).set("clip.vision.wa_layer_indexes", V::I32s(vec![1]));
     for part in ["weight", "bias"] {
-        g.add(&format!("v.vit_merger.ln1.{part}"), &[64], F32).add(&format!("v.vit_merger.ds_ln.{part}"), &[256], F32);
+        g.add(&format!("v.vit_merger.ln1.{part}"), &[w], F32).add(&format!("v.vit_merger.ds_ln.{part}"), &[4 * w], F32);
     }
+    let mut linear = |name: &str, from: u64, to: u64| {
+        g.add(&format!("{name}.weight"), &[from, to], F16).add(&format!("{name}.bias"), &[to], F32);
+    };
     for part in ["attn_q", "attn_k", "attn_v", "attn_out"] {
-        g.add(&format!("v.vit_merger.{part}.weight"), &[64, 64], F16);
+        linear(&format!("v.vit_merger.{part}"), w, w);
     }
-    g.add("v.vit_merger.ds_ffn_up.weight", &[256, 96], F16)
-        .add("v.vit_merger.ds_ffn_down.weight", &[96, 64], F16)
-        .add("mm.input_norm.weight", &[256], F32)
-        .add("mm.input_norm.bias", &[256], F32)
-        .add("mm.up.weight", &[256, 256], F16)
-        .add("mm.down.weight", &[256, 128], F16);
+    linear("v.vit_merger.ds_ffn_up", 4 * w, e.merger_ff);
+    linear("v.vit_merger.ds_ffn_down", e.merger_ff, w);
+    linear("mm.up", 4 * w, e.merger_out_ff);
+    linear("mm.down", e.merger_out_ff, e.out);
+    g.add("mm.input_norm.weight", &[4 * w], F32).add("mm.input_norm.bias", &[4 * w], F32);
     g
 }

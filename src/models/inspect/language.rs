@@ -413,7 +413,9 @@ fn check_qwen3(header: &Header, s: &Shape) -> Result<()> {
     one_number(header, "qwen3.attention.head_count", MAX_HEADS)?;
     header.u32_in("qwen3.attention.head_count_kv", 1..=MAX_HEADS)?;
     same_heads(header, "qwen3", s.head_dim)?;
-    if header.u32("qwen3.rope.dimension_count")?.is_some_and(|n| u64::from(n) != s.head_dim) || !s.head_dim.is_multiple_of(2) {
+    if header.u32("qwen3.rope.dimension_count")?.is_some_and(|n| u64::from(n) != s.head_dim)
+        || !s.head_dim.is_multiple_of(2)
+    {
         return Err(wrong_value(format!("the heads are {} wide, which qwen3 cannot rotate", s.head_dim)));
     }
     let other_width = header.u32("qwen3.embedding_length_out")?.is_some_and(|n| u64::from(n) != s.n_embd);
