@@ -1,7 +1,5 @@
 // The page's behaviour. Everything that comes from the server is shown by textContent only: the model's words
 // can be steered by whoever holds a sign to the camera. Not here: looks (style.css), any state worth keeping.
-'use strict';
-
 const MOST_ENTRIES = 200;
 const POLL_MS = 5000;
 const name = new URLSearchParams(location.search).get('stream');
