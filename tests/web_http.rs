@@ -10,7 +10,7 @@ use vidette::bus::{Event, Finish};
 use vidette::engine::EngineState;
 use vidette::secret::Secret;
 use vidette::web::{Access, ROUTES, WebConfig};
-use web_server::{Client, Reply, ask, engine_status, picture, start, token, utterance, within, PATIENCE};
+use web_server::{Client, PATIENCE, Reply, ask, engine_status, picture, start, token, utterance, within};
 
 const TOKEN: &str = "a-token-of-some-length";
 
@@ -31,7 +31,9 @@ async fn every_route_succeeds_as_promised() {
     let get = async |path: &str| ask(at, "GET", path, "", "").await;
 
     for prefix in ["/api", "/api/streams/main"] {
-        let started = ask(at, "POST", &format!("{prefix}/start"), "", r#"{"source":"test:smpte","instruction":"Count cars."}"#).await;
+        let started =
+            ask(at, "POST", &format!("{prefix}/start"), "", r#"{"source":"test:smpte","instruction":"Count cars."}"#)
+                .await;
         let status = expect(&started, 200);
         assert_eq!(status["stream"], "main");
         assert_eq!(status["source"]["state"], "streaming");
@@ -189,11 +191,7 @@ async fn refusals_have_one_shape() {
             400,
             "stream_name",
         ),
-        (
-            format!("DELETE /api/streams/none HTTP/1.1\r\nHost: localhost\r\n{auth}\r\n"),
-            404,
-            "stream_unknown",
-        ),
+        (format!("DELETE /api/streams/none HTTP/1.1\r\nHost: localhost\r\n{auth}\r\n"), 404, "stream_unknown"),
     ];
     for (request, status, code) in table {
         let first = request.lines().next().unwrap().chars().take(80).collect::<String>();
@@ -271,7 +269,9 @@ async fn the_token_opens_every_route_and_nothing_else_does() {
 #[tokio::test]
 async fn a_session_cookie_stands_for_the_token() {
     let server = start(with_token()).await;
-    let opened = ask(server.at, "POST", "/api/session", "Origin: http://localhost\r\n", &json!({"token": TOKEN}).to_string()).await;
+    let opened =
+        ask(server.at, "POST", "/api/session", "Origin: http://localhost\r\n", &json!({"token": TOKEN}).to_string())
+            .await;
     assert_eq!(expect(&opened, 200), json!({"token_needed": true}));
     let set = opened.header("set-cookie").unwrap();
     assert!(set.ends_with("; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict") && !set.contains(TOKEN), "{set}");
@@ -310,7 +310,12 @@ async fn the_description_and_the_routes_are_the_same() {
     }
     // What is promised of the shapes holds for a real answer.
     let status = ask(server.at, "GET", "/api/status", "", "").await.json();
-    for (part, schema) in [("", "StreamStatus"), ("source", "SourceStatus"), ("commentary", "CommentaryStatus"), ("engine", "EngineStatus")] {
+    for (part, schema) in [
+        ("", "StreamStatus"),
+        ("source", "SourceStatus"),
+        ("commentary", "CommentaryStatus"),
+        ("engine", "EngineStatus"),
+    ] {
         let real = if part.is_empty() { &status } else { &status[part] };
         same_fields(real, &doc["components"]["schemas"][schema]);
     }
@@ -345,7 +350,8 @@ fn without_status(text: &str) -> String {
     let mut previous = "";
     let mut out = String::new();
     for line in text.split_inclusive('\n') {
-        let in_status = previous.starts_with("event: status") || (previous.starts_with("id: ") && line.contains("\"uptime_s\""));
+        let in_status =
+            previous.starts_with("event: status") || (previous.starts_with("id: ") && line.contains("\"uptime_s\""));
         out.push_str(if in_status && line.starts_with("data: ") { "data: STATUS\n" } else { line });
         previous = line;
     }
@@ -362,7 +368,8 @@ async fn events_have_exact_bytes_and_resume() {
     assert_eq!(head.header("cache-control"), Some("no-store"));
     let first = live.until("\n\n").await;
     assert_eq!(without_status(&first), "retry: 1000\nevent: status\ndata: STATUS\n\n");
-    let status: serde_json::Value = serde_json::from_str(first.lines().nth(2).unwrap().strip_prefix("data: ").unwrap()).unwrap();
+    let status: serde_json::Value =
+        serde_json::from_str(first.lines().nth(2).unwrap().strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!((status["stream"].as_str(), status["listeners"].as_u64()), (Some("main"), Some(1)));
 
     bus.publish(token(1, "A <b>cat</b>\n"));
@@ -398,7 +405,9 @@ async fn events_have_exact_bytes_and_resume() {
         assert_eq!(without_status(&again.until("\n\n").await), "retry: 1000\nevent: status\ndata: STATUS\n\n");
     }
     // What is gone from the bus is counted.
-    (0..1100).for_each(|_| { bus.publish(token(3, "x")); });
+    (0..1100).for_each(|_| {
+        bus.publish(token(3, "x"));
+    });
     let mut late = Client::connect(server.at).await;
     late.open("/api/stream", "Last-Event-ID: 2\r\n").await;
     let text = late.until("id: 1106\n").await;
@@ -418,7 +427,9 @@ async fn a_listener_that_falls_behind_is_told() {
     live.until("\n\n").await;
     // The server's task can't run in between: there is one thread.
     let bus = server.bus();
-    (0..600).for_each(|_| { bus.publish(token(1, "x")); });
+    (0..600).for_each(|_| {
+        bus.publish(token(1, "x"));
+    });
     let text = live.until("id: 600\n").await;
     assert!(text.starts_with("event: lagged\ndata: {\"missed\":88}\n\nevent: token\nid: 89\n"), "{}", &text[..100]);
     assert_eq!(server.metrics.events_lagged.get(), 88);

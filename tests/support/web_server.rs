@@ -18,7 +18,7 @@ use vidette::error::Error;
 use vidette::frame::Jpeg;
 use vidette::metrics::Metrics;
 use vidette::shutdown::{Shutdown, Trigger};
-use vidette::source::{COMMANDS, SourceCommand, SourceHandle, SourceState, SourceStatus};
+use vidette::source::{COMMANDS, SourceCommand, SourceFault, SourceHandle, SourceState, SourceStatus};
 use vidette::web::{WebConfig, bind, serve};
 use vidette::window::{Bounds, Pick, SharedWindow};
 
@@ -55,8 +55,13 @@ pub fn engine_status(state: EngineState) -> EngineStatus {
     EngineStatus { state, model: Some("tiny".into()), device: Some("cpu".into()), ..EngineStatus::default() }
 }
 
-/// Starts it with the stream `main`.
+/// Starts it with the stream `main` on a free port.
 pub async fn start(config: WebConfig) -> Server {
+    start_at("127.0.0.1:0".parse().unwrap(), config).await
+}
+
+/// Starts it with the stream `main`.
+pub async fn start_at(address: SocketAddr, config: WebConfig) -> Server {
     let engine = watch::Sender::new(engine_status(EngineState::Ready));
     let (trigger, shutdown) = vidette::shutdown::pair();
     let metrics = Arc::new(Metrics::new());
@@ -77,9 +82,10 @@ pub async fn start(config: WebConfig) -> Server {
         shutdown.clone(),
     ));
     streams.ensure("main").unwrap();
-    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = bind(address).unwrap();
     let at = listener.local_addr().unwrap();
-    let serving = tokio::spawn(run(listener, Arc::clone(&streams), Arc::clone(&metrics), engine.subscribe(), config, shutdown));
+    let serving =
+        tokio::spawn(run(listener, Arc::clone(&streams), Arc::clone(&metrics), engine.subscribe(), config, shutdown));
     Server { at, streams, metrics, engine, trigger, serving }
 }
 
@@ -100,7 +106,8 @@ impl Server {
     }
 }
 
-/// A window, a bus, and a supervisor that takes every source except those that begin with "bad".
+/// A window, a bus, and a supervisor that refuses sources that begin with "bad", loses those that begin with
+/// "lost", and has every other at once.
 fn parts() -> StreamParts {
     let bus = Arc::new(Bus::new());
     let (commands, mut orders) = mpsc::channel(COMMANDS);
@@ -115,11 +122,17 @@ fn parts() -> StreamParts {
                     assert!(reply.send(Err(refusal.hint("try test:smpte"))).is_ok());
                 }
                 SourceCommand::Start { source, reply } => {
+                    let source = source.expose().clone();
+                    let lost = source.starts_with("lost");
                     status.send_replace(SourceStatus {
-                        state: SourceState::Streaming,
-                        source: Some(source.expose().clone()),
-                        width: 640,
-                        height: 360,
+                        state: if lost { SourceState::Retrying } else { SourceState::Streaming },
+                        message: lost.then(|| "cam.lan can't be reached: connection refused".to_owned()),
+                        fault: lost.then_some(SourceFault::Network),
+                        attempt: if lost { 3 } else { 0 },
+                        retry_in_s: lost.then_some(8.0),
+                        source: Some(source),
+                        width: 960,
+                        height: 540,
                         ..SourceStatus::default()
                     });
                     assert!(reply.send(Ok(())).is_ok());
