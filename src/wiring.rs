@@ -1,19 +1,26 @@
 //! Puts the rooms together: engine, streams with their sources, the HTTP face; and takes them apart in order.
 //! Not here: what any of them does.
 
-use crate::commentary::{StreamParts, Streams};
-use crate::config::{Config, ModelConfig, VideoConfig};
+#[cfg(feature = "ingest")]
+use crate::commentary::StreamParts;
+use crate::commentary::Streams;
+#[cfg(feature = "ingest")]
+use crate::config::VideoConfig;
+use crate::config::{Config, ModelConfig};
 use crate::engine::{AbsentEngine, Engine};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::models::{self, ModelFiles};
 use crate::shutdown::Shutdown;
 use crate::web::{self, WebConfig};
+#[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
 use std::sync::Arc;
+#[cfg(feature = "llama")]
 use std::time::Duration;
 
 /// Time for the engine's thread to come to its end.
+#[cfg(feature = "llama")]
 const ENGINE_GRACE: Duration = Duration::from_secs(3);
 
 /// Runs everything until `shutdown`.

@@ -9,6 +9,7 @@ mod absent;
 mod backend;
 #[cfg(feature = "llama")]
 mod ffi;
+#[cfg(any(test, feature = "llama"))]
 mod mailbox;
 pub mod preprocess;
 #[cfg(feature = "llama")]
@@ -17,6 +18,7 @@ mod session;
 mod template;
 #[cfg(all(test, feature = "llama"))]
 mod tests;
+#[cfg(any(test, feature = "llama"))]
 mod utf8;
 #[cfg(feature = "llama")]
 mod vision;
