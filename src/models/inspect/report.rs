@@ -96,6 +96,12 @@ impl fmt::Display for LanguageModel {
         line(f, "context", format!("{} tokens", self.context_length))?;
         line(f, "chat template", if self.chat_template { "yes" } else { "no" })?;
         line(f, "special tokens", self.special_tokens.join(" "))?;
+        if !self.sampling.is_empty() {
+            line(f, "sampling", format!("{} (the file's recommendation)", self.sampling))?;
+        }
+        if self.demo {
+            line(f, "demo model", "it knows simple drawn scenes only")?;
+        }
         if self.random {
             line(f, "RANDOM WEIGHTS", "for tests; what it says means nothing")?;
         }
@@ -121,6 +127,9 @@ impl fmt::Display for Projector {
         line(f, "vision tower", format!("{} layers, width {}", self.n_layer, self.n_embd))?;
         line(f, "size", size(self.bytes))?;
         line(f, "checked", if self.layout_checked { "every tensor" } else { "header and tensor table only" })?;
+        if self.demo {
+            line(f, "demo model", "it knows simple drawn scenes only")?;
+        }
         if self.random {
             line(f, "RANDOM WEIGHTS", "for tests; what it sees means nothing")?;
         }
