@@ -84,7 +84,6 @@ fn every_dependency_has_one_door() {
         ("clap::", &["config", "cli"]),
         ("std::env::var", &["config"]),
         ("ureq::", &["models"]),
-        ("fast_image_resize", &["engine"]),
         ("image::", &["ask"]),
         ("prometheus_client", &["metrics"]),
         ("println!", &["cli"]),
