@@ -16,7 +16,11 @@ use crate::shutdown::Shutdown;
 use crate::web::{self, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
+use std::path::Path;
 use std::sync::Arc;
+
+/// The demo model's clip, beside its language model.
+const CLIP: &str = "clip.webm";
 
 /// Runs everything until `shutdown`.
 ///
@@ -39,6 +43,9 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
             handle.start(source.expose(), None).await?;
         }
     }
+    if let Some(folder) = engine.demo.as_deref().filter(|_| config.streams.iter().all(|s| s.source.is_none())) {
+        play_clip(&streams, folder).await;
+    }
     tracing::info!("open http://{address}/ in a browser");
     let web = WebConfig {
         api_token: config.server.api_token.clone(),
@@ -49,6 +56,21 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     web::serve(listener, streams, metrics, engine.door.status(), web, shutdown.clone()).await;
     engine.stop().await;
     Ok(())
+}
+
+/// Nobody named a source, so the demo model shows itself on the clip that comes with it. Without the clip there is
+/// nothing to show, and nothing is wrong.
+async fn play_clip(streams: &Streams, folder: &Path) {
+    let clip = folder.join(CLIP);
+    let Some(source) = clip.to_str().filter(|_| clip.is_file()) else { return };
+    let started = match streams.list().first() {
+        Some(stream) => stream.start(source, None).await,
+        None => return,
+    };
+    match started {
+        Ok(()) => tracing::info!("no source was named: playing the demo model's own clip, {source}"),
+        Err(e) => tracing::warn!("the demo model's clip can't be played: {e}"),
+    }
 }
 
 #[cfg(feature = "ingest")]

@@ -220,6 +220,8 @@ pub struct EngineStatus {
     pub model: Option<String>,
     /// Something that everyone who sees answers must know (for instance that the weights are random).
     pub warning: Option<String>,
+    /// Something good to know about the model, said calmly (for instance that it is the demo model).
+    pub notice: Option<String>,
     /// Why it failed, and what to do.
     pub message: Option<String>,
     /// Where it computes: "cpu" or the GPU's name.

@@ -18,6 +18,11 @@ const ENGINE_GRACE: Duration = Duration::from_secs(3);
 /// The model that the advice names first, and the one for machines without a GPU.
 const ADVISED: [&str; 2] = ["minicpm-o-4.5", "minicpm-v-4.6"];
 
+/// What the demo model is, in words for the log and the page.
+#[cfg(feature = "llama")]
+const DEMO: &str = "This is the small built-in demo model, which only knows simple drawn scenes: coloured shapes, \
+                    short texts, test pictures";
+
 /// The engine's door, what is known of the model behind it, and how to end it.
 pub struct OpenEngine {
     pub door: Arc<dyn Engine>,
@@ -149,6 +154,10 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
     if let Some(warning) = &warning {
         tracing::warn!("{warning}");
     }
+    let notice = language.demo.then(|| format!("{DEMO}; {}", advice(&ADVISED[..1])));
+    if let Some(notice) = &notice {
+        tracing::info!("{notice}");
+    }
     if !language.sampling.is_empty() {
         tracing::info!("{name} recommends {}; options that are set go over that", language.sampling);
     }
@@ -159,6 +168,7 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
         frame_layout: if resampler { FrameLayout::OneSlice } else { FrameLayout::Whole },
         name,
         warning,
+        notice,
         context_tokens: config.context_tokens,
         slots: config.slots,
         batch: 512,
