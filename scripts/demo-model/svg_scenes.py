@@ -134,7 +134,7 @@ def look(clip):
             second = "black" if rgb(first).mean() > 128 else "whitesmoke"
         stops = [first, second]
     turn = 0 if daytime else int(rng.choice([0, 90, 35, 320]))
-    ink = farthest(rng, INK, [*stops, *colours], 260) if clip["text"] else None
+    ink = farthest(rng, INK, stops, 330) if clip["text"] else None
     plate = None
     if clip["text"] and rng.random() < 0.25:
         plate = farthest(rng, ["black", "white", "#333333", "#efe6d0"], [ink], 400)
