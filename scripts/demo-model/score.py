@@ -117,7 +117,7 @@ def interval(right, n):
         return 0.0, 1.0
     z, p = 1.96, right / n
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 class Tally:
@@ -131,6 +131,7 @@ class Tally:
         self.confusion = {kind: Counter() for kind in CONFUSED}
         self.characters = [0, 0]
         self.wrong = []
+        self.remark = None
 
     def add(self, skill, right, said, seen=None, note=None, must=None):
         """One answer. `must`: of the right answer only these slots are known; others don't count."""
@@ -167,6 +168,7 @@ class Tally:
     def as_json(self):
         n, exact, attributes, good = self.totals()
         return {"questions": n, "exact": exact, "attributes": attributes, "attributes_right": good,
+                "remark": self.remark,
                 "skills": {k: dict(zip(("questions", "exact", "attributes", "attributes_right"), v, strict=True))
                            for k, v in sorted(self.skills.items())},
                 "seen_wordings": self.wordings[True], "held_out_wordings": self.wordings[False],
@@ -186,6 +188,8 @@ class Tally:
             out.append(f"Wordings of training: {percent(sg, s)}; wordings never trained: {percent(hg, h)}.")
         if self.characters[0]:
             out.append(f"Characters of texts: {percent(self.characters[1], self.characters[0])} in their place.")
+        if self.remark:
+            out.append(self.remark)
         return "\n".join(out) + "\n"
 
 
