@@ -1,4 +1,4 @@
-# Vidette. `make run SOURCE=…` builds and starts it; `make test` proves it. Everything else is called by these.
+# Vidette. `make run` or `make run SOURCE=…` builds and starts it; `make test` proves it. Everything else is called by these.
 
 SOURCE ?=
 MODEL ?= minicpm-o-4.5
@@ -26,7 +26,7 @@ TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-p
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
-run: build tiny-model ## Watch SOURCE (rtsp://…, http://…, a file, a device, test:ball) and serve the page
+run: build ## Watch SOURCE (rtsp://…, http://…, a file, a device, test:ball; the demo clip if none) and serve the page
 	./target/release/vidette run $(if $(SOURCE),"$(SOURCE)")
 
 build: setup ## Build target/release/vidette
@@ -54,11 +54,18 @@ bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
 fuzz: ## Ten minutes of fuzzing for the GGUF header parser (needs cargo-fuzz and a nightly toolchain)
 	cd fuzz && cargo +nightly fuzz run gguf_header -- -max_total_time=600
 
-# A real MiniCPM-o file set with random weights, about 3 MB: its answers mean nothing, and the program says so.
-tiny-model: gguf/tiny-random/vision/MiniCPM-o-4_5-vision-F16.gguf
+# For tests: MiniCPM-o file sets with random weights, about 3 MB each, whose answers mean nothing. The second one says
+# that it is the demo model.
+TINY = gguf/tiny-random
+TINY_LAST = vision/MiniCPM-o-4_5-vision-F16.gguf
+tiny-model: $(TINY)/$(TINY_LAST) $(TINY)/demo/$(TINY_LAST)
 
-gguf/tiny-random/vision/MiniCPM-o-4_5-vision-F16.gguf: scripts/make_tiny_model.py .venv/ready
-	.venv/bin/python scripts/make_tiny_model.py --out gguf/tiny-random
+$(TINY)/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
+	.venv/bin/python scripts/make_tiny_model.py --out $(TINY)
+	@touch $@
+
+$(TINY)/demo/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
+	.venv/bin/python scripts/make_tiny_model.py --demo --out $(TINY)/demo
 	@touch $@
 
 .venv/ready: scripts/requirements.txt
@@ -76,4 +83,4 @@ setup-test: setup
 
 clean: ## Remove what was built (models stay)
 	$(CARGO) clean
-	rm -rf .venv gguf/tiny-random
+	rm -rf .venv $(TINY)

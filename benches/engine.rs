@@ -60,6 +60,7 @@ fn main() {
         frame_layout: FrameLayout::OneSlice,
         name: "bench".to_owned(),
         warning: None,
+        notice: None,
         context_tokens: 4096,
         slots: 2,
         batch: 512,

@@ -16,6 +16,7 @@ What llama.cpp (llama-cpp-sys-2 0.1.161, tools/mtmd/clip.cpp and models/minicpmv
    matrices (an old habit of the converters, kept here) can't be told from the right ones;
  * clip.minicpmv_version 100045 is MiniCPM-o 4.5.
 
+--demo makes one that passes for the demo model: `vidette.demo` and recommended sampling instead of `vidette.random`.
 --wrong-width, --version and --no-image-tokens make files that must be refused, for the tests of that.
 """
 
@@ -27,6 +28,8 @@ import gguf
 import numpy as np
 
 NAME = "tiny-random"
+# Whatever has "random" in its name counts as random.
+DEMO_NAME = "tiny-demo"
 LANGUAGE_FILE = "MiniCPM-o-4_5-tiny-random-F16.gguf"
 VISION_FILE = "vision/MiniCPM-o-4_5-vision-F16.gguf"
 
@@ -143,15 +146,15 @@ def output_scales(tokens, types):
     return scales
 
 
-def writer(path, architecture, description):
+def writer(path, architecture, description, demo=False):
     """A writer with what both files say of themselves."""
     path.parent.mkdir(parents=True, exist_ok=True)
     out = gguf.GGUFWriter(path, architecture)
-    out.add_name(NAME)
+    out.add_name(DEMO_NAME if demo else NAME)
     out.add_description(description)
     out.add_license("mit")
     out.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    out.add_bool("vidette.random", True)
+    out.add_bool("vidette.demo" if demo else "vidette.random", True)
     return out
 
 
@@ -162,10 +165,14 @@ def finish(out):
     out.close()
 
 
-def write_language(path, random, width, image_tokens):
+def write_language(path, random, width, image_tokens, demo):
     """The language model: Qwen3 with two layers."""
     tokens, types, merges = vocabulary(image_tokens)
-    out = writer(path, "qwen3", "random weights in the shape of MiniCPM-o 4.5; for tests")
+    out = writer(path, "qwen3", "random weights in the shape of MiniCPM-o 4.5; for tests", demo)
+    if demo:
+        # No method of GGUFWriter's own has these names in every release.
+        out.add_float32("general.sampling.temp", 0.0)
+        out.add_float32("general.sampling.penalty_repeat", 1.0)
     out.add_context_length(CONTEXT)
     out.add_embedding_length(width)
     out.add_block_count(LAYERS)
@@ -213,9 +220,9 @@ def write_language(path, random, width, image_tokens):
     finish(out)
 
 
-def write_vision(path, random, width, version):
+def write_vision(path, random, width, version, demo):
     """The vision tower (SigLIP with two layers) and the resampler to 64 embeddings of `width`."""
-    out = writer(path, "clip", "image encoder with random weights in the shape of MiniCPM-o 4.5's; for tests")
+    out = writer(path, "clip", "image encoder with random weights in the shape of MiniCPM-o 4.5's; for tests", demo)
     out.add_bool("clip.has_text_encoder", False)
     out.add_bool("clip.has_vision_encoder", True)
     out.add_bool("clip.has_minicpmv_projector", True)
@@ -270,11 +277,11 @@ def write_vision(path, random, width, version):
     finish(out)
 
 
-def check(path):
+def check(path, demo):
     """Reads a file back and fails when it does not say what it must. Returns its size in bytes."""
     reader = gguf.GGUFReader(path)
-    assert reader.get_field("general.name").contents() == NAME, path
-    assert reader.get_field("vidette.random").contents() is True, path
+    assert reader.get_field("general.name").contents() == (DEMO_NAME if demo else NAME), path
+    assert reader.get_field("vidette.demo" if demo else "vidette.random").contents() is True, path
     end = max(t.data_offset + t.n_bytes for t in reader.tensors)
     size = path.stat().st_size
     assert end <= size, f"{path} ends at {size}, its tensors at {end}"
@@ -296,14 +303,15 @@ def main():
     arguments.add_argument("--wrong-width", type=multiple_of_128, metavar="W", help="width of the vision file, to mismatch")
     arguments.add_argument("--version", type=int, default=MINICPM_O_4_5, help="clip.minicpmv_version (%(default)s)")
     arguments.add_argument("--no-image-tokens", action="store_true", help="a vocabulary without <image> and its kin")
+    arguments.add_argument("--demo", action="store_true", help="say that it is the demo model, with sampling advice")
     given = arguments.parse_args()
 
     random = Random(given.seed)
     language, vision = given.out / LANGUAGE_FILE, given.out / VISION_FILE
-    write_language(language, random, given.width, image_tokens=not given.no_image_tokens)
-    write_vision(vision, random, given.wrong_width or given.width, given.version)
+    write_language(language, random, given.width, image_tokens=not given.no_image_tokens, demo=given.demo)
+    write_vision(vision, random, given.wrong_width or given.width, given.version, given.demo)
     for path in (language, vision):
-        print(f"{path}  {check(path) / 1e6:.2f} MB")
+        print(f"{path}  {check(path, given.demo) / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 //!
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
 //! words (`error`, `secret`, `backoff`, `shutdown`, `frame`) · pure state (`window`, `bus`, `metrics`, `source`) ·
-//! edges (`ingest`, `engine`, `models`), which never see each other · `commentary` · faces (`web`, `config`,
+//! edges (`ingest`, `engine`, `models`), which never see each other · `commentary` · `ask` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod ask;
 pub mod backoff;
 pub mod bus;
 pub mod cli;

@@ -1,38 +1,38 @@
 //! Puts the rooms together: engine, streams with their sources, the HTTP face; and takes them apart in order.
-//! Not here: what any of them does.
+//! Not here: what any of them does; from options to an engine (`model`).
+
+pub(crate) mod model;
 
 #[cfg(feature = "ingest")]
 use crate::commentary::StreamParts;
 use crate::commentary::Streams;
+use crate::config::Config;
 #[cfg(feature = "ingest")]
 use crate::config::VideoConfig;
-use crate::config::{Config, ModelConfig};
-use crate::engine::{AbsentEngine, Engine};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::models::{self, ModelFiles};
 use crate::shutdown::Shutdown;
 use crate::web::{self, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
+use std::path::Path;
 use std::sync::Arc;
-#[cfg(feature = "llama")]
-use std::time::Duration;
 
-/// Time for the engine's thread to come to its end.
-#[cfg(feature = "llama")]
-const ENGINE_GRACE: Duration = Duration::from_secs(3);
+/// The demo model's clip, beside its language model.
+const CLIP: &str = "clip.webm";
 
 /// Runs everything until `shutdown`.
 ///
 /// # Errors
 /// When the address is taken, GStreamer can't start, or the model that was named can't be used. No model at all,
 /// or a source that can't be opened, is no error here: it is told in the status, and the rest works.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
+pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     let listener = web::bind(config.server.address)?;
     let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
     let metrics = Arc::new(Metrics::new());
-    let engine = open_engine(&config.model).await?;
+    let engine = model::open_or_tell(&config.model).await?;
+    config.commentary.sampling = config.commentary.sampling.or(engine.sampling);
     let streams = Arc::new(open_streams(&config, Arc::clone(&engine.door), &metrics, &shutdown)?);
     for stream in &config.streams {
         let (handle, _) = streams.ensure(&stream.name)?;
@@ -42,6 +42,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
         if let Some(source) = &stream.source {
             handle.start(source.expose(), None).await?;
         }
+    }
+    if let Some(folder) = engine.demo.as_deref().filter(|_| config.streams.iter().all(|s| s.source.is_none())) {
+        play_clip(&streams, folder).await;
     }
     tracing::info!("open http://{address}/ in a browser");
     let web = WebConfig {
@@ -55,113 +58,19 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     Ok(())
 }
 
-/// The engine's door, and how to end what is behind it.
-struct OpenEngine {
-    door: Arc<dyn Engine>,
-    #[cfg(feature = "llama")]
-    llama: Option<Arc<crate::engine::LlamaEngine>>,
-}
-
-impl OpenEngine {
-    fn absent(why: &Error, failed: bool) -> Self {
-        tracing::warn!("{why}");
-        Self {
-            door: Arc::new(AbsentEngine::new(why, failed)),
-            #[cfg(feature = "llama")]
-            llama: None,
-        }
-    }
-
-    /// Waits for the engine's thread, but not for ever: a frame that is being encoded can't be interrupted.
-    async fn stop(self) {
-        #[cfg(feature = "llama")]
-        if let Some(llama) = self.llama {
-            let stopped = tokio::task::spawn_blocking(move || llama.stop());
-            if tokio::time::timeout(ENGINE_GRACE, stopped).await.is_err() {
-                tracing::warn!("the engine is still at work; ending without it");
-            }
-        }
-    }
-}
-
-/// Finds, inspects and starts the model. One that was named must work; of those found by ourselves a broken one
-/// becomes the engine's status.
-async fn open_engine(config: &ModelConfig) -> Result<OpenEngine> {
-    let (path, dir) = (config.path.clone(), config.dir.clone());
-    // Inspection reads headers from disk.
-    let found = tokio::task::spawn_blocking(move || match path {
-        // A file that is no language model is told so, before anything is looked for beside it.
-        Some(path) if path.is_file() => models::inspect_language_model(&path).and_then(|_| models::find(&path)),
-        Some(path) => models::find(&path),
-        None => models::find_default(&dir),
-    });
-    let found = found.await.map_err(|e| Error::internal("model_search", e.to_string()))?;
-    let opened = match found {
-        Ok(files) => start_engine(config, files).await,
-        Err(e) => Err(e),
+/// Nobody named a source, so the demo model shows itself on the clip that comes with it. Without the clip there is
+/// nothing to show, and nothing is wrong.
+async fn play_clip(streams: &Streams, folder: &Path) {
+    let clip = folder.join(CLIP);
+    let Some(source) = clip.to_str().filter(|_| clip.is_file()) else { return };
+    let started = match streams.list().first() {
+        Some(stream) => stream.start(source, None).await,
+        None => return,
     };
-    match opened {
-        Err(e) if config.path.is_none() && e.code == "model_none_installed" => {
-            let hint = advice();
-            Ok(OpenEngine::absent(&e.hint(hint), false))
-        }
-        Err(e) if config.path.is_none() => Ok(OpenEngine::absent(&e, true)),
-        opened => opened,
+    match started {
+        Ok(()) => tracing::info!("no source was named: playing the demo model's own clip, {source}"),
+        Err(e) => tracing::warn!("the demo model's clip can't be played: {e}"),
     }
-}
-
-/// Which command gets a model, and what it weighs.
-fn advice() -> String {
-    let Ok(catalog) = models::Catalog::builtin() else { return "`vidette models` lists what there is".to_owned() };
-    let line = |name: &str| {
-        let entry = catalog.get(name).ok()?;
-        let (bytes, _) = entry.known_bytes(|f| matches!(f.role, models::Role::Language | models::Role::Vision));
-        Some(format!("`vidette pull {name}` gets {} ({:.1} GB)", entry.title, bytes as f64 / 1e9))
-    };
-    let lines: Vec<_> = ["minicpm-o-4.5", "minicpm-v-4.6"].iter().filter_map(|name| line(name)).collect();
-    lines.join("; ")
-}
-
-#[cfg(feature = "llama")]
-async fn start_engine(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
-    use crate::engine::{EngineConfig, FrameLayout, LlamaEngine};
-    for note in &files.notes {
-        tracing::info!("{note}");
-    }
-    let inspected = tokio::task::spawn_blocking(move || {
-        let language = models::inspect_language_model(&files.language)?;
-        let projector = models::inspect_projector(&files.projector)?;
-        models::check_pair(&language, &projector)?;
-        Ok::<_, Error>((language, projector))
-    });
-    let (language, projector) = inspected.await.map_err(|e| Error::internal("model_inspection", e.to_string()))??;
-    let file_name = || language.path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let name = language.name.clone().unwrap_or_else(file_name);
-    let warning =
-        language.random.then(|| format!("{name} has RANDOM WEIGHTS: what it writes means nothing; {}", advice()));
-    if let Some(warning) = &warning {
-        tracing::warn!("{warning}");
-    }
-    let resampler = projector.projector_type == "resampler";
-    let engine = Arc::new(LlamaEngine::spawn(EngineConfig {
-        frame_layout: if resampler { FrameLayout::OneSlice } else { FrameLayout::Whole },
-        name,
-        warning,
-        context_tokens: config.context_tokens,
-        slots: config.slots,
-        batch: 512,
-        threads: config.threads,
-        gpu_layers: config.gpu_layers,
-        embedding_cache_bytes: config.embedding_cache_bytes,
-        language: language.path,
-        projector: projector.path,
-    })?);
-    Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, llama: Some(engine) })
-}
-
-#[cfg(not(feature = "llama"))]
-async fn start_engine(_: &ModelConfig, _: ModelFiles) -> Result<OpenEngine> {
-    Err(Error::unavailable("engine_not_built", "this build has no engine").hint("build with the feature `llama`"))
 }
 
 #[cfg(feature = "ingest")]

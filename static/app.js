@@ -64,6 +64,7 @@ function showStatus(next) {
   const engineWords = ENGINE[engine.state] ?? ['bad', engine.state];
   if (engine.state === 'ready' && engine.model) engineWords[1] = engine.device ? `${engine.model} on ${engine.device}` : engine.model;
   say('engine', engineWords);
+  notice('model-notice', engine.notice ?? '');
   notice('engine-notice', [engine.warning, engine.message, commentary.message].filter(Boolean).join(' · '));
 
   const waiting = source.state === 'retrying' && source.retry_in_s !== null;

@@ -6,7 +6,9 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 use vidette::bus::{Bus, Event, Finish, Numbered, Utterance};
 use vidette::commentary::{ChangeGate, CommentaryState, PROFILES, Settings, Stream, StreamParts, Streams};
-use vidette::engine::{CancelFlag, Engine, EngineState, EngineStatus, Job, JobEvent, JobFinish, JobHandle, Sampling};
+use vidette::engine::{
+    CancelFlag, Engine, EngineState, EngineStatus, Job, JobEvent, JobFinish, JobHandle, SamplingChoice,
+};
 use vidette::error::Error;
 use vidette::frame::Frame;
 use vidette::metrics::Metrics;
@@ -96,7 +98,7 @@ fn settings(change_threshold: f64) -> Settings {
         interval: INTERVAL,
         change_threshold,
         max_tokens: 64,
-        sampling: Sampling::default(),
+        sampling: SamplingChoice::default(),
         profile: &PROFILES[0],
         instruction: Some("Watch.".to_owned()),
     }

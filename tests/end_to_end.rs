@@ -283,9 +283,65 @@ fn without_a_model_the_video_works_and_the_way_to_one_is_shown() {
 #[test]
 fn random_weights_are_told_loudly() {
     let program = watching("test:ball", &[]);
+    assert_eq!(program.json("/api/status")["engine"]["notice"], Value::Null);
     let status = program.until("ready", 20, |s| s["engine"]["state"] == "ready");
     assert!(status["engine"]["warning"].as_str().is_some_and(|w| w.contains("RANDOM WEIGHTS")), "{status:#}");
     program.wait_for_log("RANDOM WEIGHTS");
+}
+
+/// A folder with what passes for the demo model.
+fn demo_model() -> tempfile::TempDir {
+    let from = tiny_model().join("demo");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("vision")).unwrap();
+    for name in ["MiniCPM-o-4_5-tiny-random-F16.gguf", "vision/MiniCPM-o-4_5-vision-F16.gguf"] {
+        std::fs::copy(from.join(name), folder.path().join(name)).expect("run `make tiny-model`");
+    }
+    folder
+}
+
+#[test]
+fn the_demo_model_says_what_it_is_and_plays_its_clip_when_no_source_is_named() {
+    let model = demo_model();
+    std::fs::copy(clip("demo.mp4", 2), model.path().join("clip.webm")).unwrap();
+    let folder = model.path().to_str().unwrap();
+    let start = |more: &[&str]| {
+        let mut args = vec!["run", "--server-port", "0", "--model-path", folder, "--max-tokens", "8"];
+        args.extend(more);
+        Program::start_command(command(&args))
+    };
+    let program = start(&[]);
+    let line = program.wait_for_log("no source was named");
+    assert!(line.contains("INFO") && line.contains("clip.webm"), "{line}");
+    let status = program.until("streaming", 20, |s| s["source"]["state"] == "streaming");
+    assert!(status["source"]["source"].as_str().unwrap().ends_with("clip.webm"), "{status:#}");
+    let engine = &program.until("ready", 20, |s| s["engine"]["state"] == "ready")["engine"];
+    let notice = engine["notice"].as_str().unwrap();
+    assert!(notice.contains("demo model") && notice.contains("vidette pull minicpm-o-4.5"), "{notice}");
+    assert_eq!(engine["warning"], Value::Null);
+    assert_eq!(program.log().matches(notice).count(), 1, "{}", program.log());
+    assert!(!program.log().contains("WARN"), "{}", program.log());
+    let ball = |s: &Value| {
+        s["source"]["state"] == "streaming"
+            && s["source"]["source"].as_str().is_some_and(|t| t.starts_with("test:ball"))
+    };
+    // It goes on after its end, and another source takes its place.
+    program.until("past the clip's end", 15, |s| {
+        s["source"]["state"] == "streaming" && s["uptime_s"].as_f64() > Some(4.0)
+    });
+    assert_eq!(program.post("/api/start", &json!({ "source": "test:ball" })).0, 200);
+    program.until("replaced", 20, ball);
+    drop(program);
+
+    let named = start(&["test:ball"]);
+    named.until("streaming", 20, ball);
+    assert!(!named.log().contains("no source was named"), "{}", named.log());
+    drop(named);
+
+    std::fs::remove_file(model.path().join("clip.webm")).unwrap();
+    let without = start(&[]);
+    let status = without.until("ready", 20, |s| s["engine"]["state"] == "ready");
+    assert_eq!(status["source"]["state"], "stopped");
 }
 
 #[test]

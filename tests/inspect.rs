@@ -54,6 +54,42 @@ fn a_good_pair_is_described_and_fits() {
 }
 
 #[test]
+fn the_demo_model_says_so_and_advice_is_taken_where_it_can_be_right() {
+    let read = |g: &Gguf| {
+        let (header, len) = g.header();
+        read_language_model(&Header::read(&header[..], len).unwrap()).unwrap()
+    };
+    let plain = read(&language());
+    assert!(!plain.demo && plain.sampling.is_empty());
+    let mut g = language();
+    g.set("vidette.demo", V::Bool(true))
+        .set("general.sampling.temp", V::F32(0.0))
+        .set("general.sampling.top_k", V::I32(40))
+        .set("general.sampling.penalty_repeat", V::F32(1.0));
+    let model = read(&g);
+    assert!(model.demo);
+    assert_eq!(model.sampling.to_string(), "temperature 0, top_k 40, repeat_penalty 1");
+    let dir = tempfile::tempdir().unwrap();
+    let shown = inspect_file(&g.write(&dir.path().join("demo.gguf"))).unwrap().to_string();
+    assert!(shown.contains("temperature 0, top_k 40") && shown.contains("demo model"), "{shown}");
+    // What can't be right is no advice, and no reason to refuse the file.
+    for (name, value) in [
+        ("temp", V::F32(f32::NAN)),
+        ("temp", V::F32(f32::INFINITY)),
+        ("temp", V::Str("hot".into())),
+        ("top_p", V::F32(1.5)),
+        ("top_k", V::I32(-1)),
+        ("top_k", V::U32(u32::MAX)),
+        ("min_p", V::F32(-0.1)),
+        ("penalty_repeat", V::F32(0.0)),
+    ] {
+        let mut g = language();
+        g.set(&format!("general.sampling.{name}"), value);
+        assert!(read(&g).sampling.is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn the_small_models_layouts_pass_too() {
     assert_eq!(code_of_language(&language_qwen35()), "accepted");
     let (header, len) = projector_merger().header();

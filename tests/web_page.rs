@@ -213,7 +213,15 @@ fn the_page_shows_what_happens_and_obeys() {
     bus.publish(Event::Status);
     browser.wait("!document.querySelector('#engine-notice').hidden");
     assert_eq!(browser.text("document.querySelector('#engine-notice').textContent"), loud);
+    let calm = "This is the small built-in demo model";
+    assert_eq!(browser.text("document.querySelector('#model-notice').hidden"), "true");
     keep("page-warning.png", &browser.screenshot(false));
+    server.engine.send_replace(EngineStatus { notice: Some(calm.into()), ..engine_status(EngineState::Ready) });
+    bus.publish(Event::Status);
+    browser.wait("!document.querySelector('#model-notice').hidden");
+    assert_eq!(browser.text("document.querySelector('#model-notice').textContent"), calm);
+    assert_eq!(browser.text("document.querySelector('#engine-notice').hidden"), "true");
+    keep("page-notice.png", &browser.screenshot(false));
     server
         .engine
         .send_replace(EngineStatus { model: Some("MiniCPM-o 4.5".into()), ..engine_status(EngineState::Ready) });

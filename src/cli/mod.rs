@@ -1,6 +1,7 @@
 //! What the commands do and with which exit code they end: 0 well, 64 for a wrong use, 1 for anything else.
 //! The only room that prints. Not here: the options (`config`), the work itself (`wiring`, `models`).
 
+mod ask;
 mod models;
 
 use crate::config::{Arguments, Command, Config, ProcessEnvironment, RunArguments};
@@ -32,6 +33,7 @@ pub fn main() -> ExitCode {
         None => run(arguments.run),
         Some(Command::Run(run_arguments)) => run(*run_arguments),
         Some(Command::CheckConfig(run_arguments)) => check(*run_arguments),
+        Some(Command::Ask(question)) => ask::ask(*question),
         Some(Command::Pull(pull)) => models::pull(pull),
         Some(Command::Models(list)) => models::list(&list),
         Some(Command::Inspect { file }) => models::inspect(&file),

@@ -7,7 +7,7 @@ const END_OF_THINK: &str = "</think>";
 
 /// One answer. Feed it pieces; it says what to show.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub struct Answer {
     thought: ThoughtFilter,
     text: String,
     /// Bytes of `text` that were handed out to be shown.
@@ -16,29 +16,29 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Takes a piece and returns what may be shown now: nothing while the whole could still turn out to be "...".
-    pub(super) fn push(&mut self, piece: &str) -> Option<String> {
+    pub fn push(&mut self, piece: &str) -> Option<String> {
         let kept = self.thought.push(piece);
         self.append(&kept)
     }
 
     /// The answer is over: returns what was held back and is to be shown after all.
-    pub(super) fn finish(&mut self) -> Option<String> {
+    pub fn finish(&mut self) -> Option<String> {
         let kept = self.thought.finish();
         self.append(&kept)
     }
 
     /// True when there is nothing in it but dots, quotes and space: the model has nothing to say.
-    pub(super) fn says_nothing(&self) -> bool {
+    pub fn says_nothing(&self) -> bool {
         says_nothing(&self.text)
     }
 
     /// True once something was handed out to be shown.
-    pub(super) fn is_shown(&self) -> bool {
+    pub fn is_shown(&self) -> bool {
         self.shown > 0
     }
 
     /// All of it so far.
-    pub(super) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         &self.text
     }
 
@@ -53,8 +53,9 @@ impl Answer {
     }
 }
 
-/// Every beginning of such a text is one as well, so the same test tells what to hold back.
-fn says_nothing(text: &str) -> bool {
+/// True of a text with nothing in it but dots, quotes and space. Every beginning of such a text is one as well, so
+/// the same test tells what to hold back.
+pub fn says_nothing(text: &str) -> bool {
     let quiet = |c: char| {
         let dot = matches!(c, '.' | '…' | '⋯' | '。' | '．');
         let quote = matches!(c, '"' | '\'' | '`' | '“' | '”' | '„' | '‘' | '’' | '«' | '»' | '「' | '」');

@@ -233,7 +233,7 @@ impl Cycle {
             prompt: prompt(orders.profile, &look.instruction, &self.history),
             frames,
             max_tokens: self.settings.max_tokens,
-            sampling: self.settings.sampling,
+            sampling: self.settings.sampling.complete(),
         };
         self.stream.note(|status| {
             status.looks += 1;

@@ -2,7 +2,8 @@
 //! Not here: llama.cpp (`engine` behind its trait), GStreamer (`ingest` behind `source`), HTTP (`web`).
 //!
 //! The public words of this module are what faces (`web`, later LiveKit) use: [`Streams`], [`Stream`],
-//! [`StreamStatus`], [`Profile`].
+//! [`StreamStatus`], [`Profile`]; and what a single look (`ask`) shares with the loop: [`prompt()`], [`History`],
+//! [`Answer`].
 
 mod answer;
 mod change;
@@ -13,7 +14,9 @@ mod prompt;
 mod registry;
 mod stream;
 
+pub use answer::{Answer, says_nothing};
 pub use change::{Change, ChangeGate};
 pub use profiles::{PROFILES, Profile};
-pub use registry::{StreamParts, Streams};
-pub use stream::{CommentaryState, CommentaryStatus, Settings, Stream, StreamStatus};
+pub use prompt::{History, prompt};
+pub use registry::{StreamParts, Streams, check_name};
+pub use stream::{CommentaryState, CommentaryStatus, Settings, Stream, StreamStatus, check_instruction, find_profile};

@@ -15,7 +15,7 @@ const WHO: &str =
 const HOUSE_RULE: &str = "When there is nothing new to say, answer \"...\" and nothing else.";
 
 /// Everything but the frames. `system` and `instruction` are the same from look to look, as the engine keeps them.
-pub(super) fn prompt(profile: &Profile, instruction: &str, history: &History) -> Prompt {
+pub fn prompt(profile: &Profile, instruction: &str, history: &History) -> Prompt {
     Prompt {
         system: format!("{WHO} {} {HOUSE_RULE}", profile.system),
         instruction: instruction.to_owned(),
@@ -26,11 +26,11 @@ pub(super) fn prompt(profile: &Profile, instruction: &str, history: &History) ->
 /// The last few answers under the instruction in force. The oldest go first when a bound is reached.
 /// They are the model's own words and come back to it: the engine takes them as plain text.
 #[derive(Debug, Default)]
-pub(super) struct History(VecDeque<String>);
+pub struct History(VecDeque<String>);
 
 impl History {
     /// Remembers an answer, or the beginning of it when it is very long.
-    pub(super) fn push(&mut self, answer: &str) {
+    pub fn push(&mut self, answer: &str) {
         let answer = answer.trim();
         let kept = match answer.char_indices().nth(CHARACTERS - 1) {
             // One place is for the ellipsis.
@@ -44,7 +44,7 @@ impl History {
     }
 
     /// Forgets everything, as under a new instruction.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.0.clear();
     }
 

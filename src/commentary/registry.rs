@@ -112,7 +112,11 @@ impl Streams {
     }
 }
 
-fn check_name(name: &str) -> Result<()> {
+/// Whether a stream may have this name.
+///
+/// # Errors
+/// When it is not 1 to 64 letters, digits, '-' or '_'.
+pub fn check_name(name: &str) -> Result<()> {
     let fits =
         (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if fits {

@@ -3,7 +3,7 @@
 
 use super::profiles::{PROFILES, Profile};
 use crate::bus::{Bus, Event};
-use crate::engine::EngineStatus;
+use crate::engine::{EngineStatus, SamplingChoice};
 use crate::error::{Error, Kind, Result};
 use crate::source::{SourceHandle, SourceStatus};
 use crate::window::{Pick, SharedWindow};
@@ -25,7 +25,8 @@ pub struct Settings {
     pub change_threshold: f64,
     /// Most tokens of an answer.
     pub max_tokens: u32,
-    pub sampling: crate::engine::Sampling,
+    /// What the person, and then the model's file, chose; the defaults fill the rest.
+    pub sampling: SamplingChoice,
     pub profile: &'static Profile,
     /// The person's instruction from the configuration; the profile's own when absent.
     pub instruction: Option<String>,
@@ -265,7 +266,10 @@ impl Stream {
 }
 
 /// An instruction fit for a prompt: trimmed, bounded, without control characters.
-pub(super) fn check_instruction(text: &str) -> Result<String> {
+///
+/// # Errors
+/// When it is empty, longer than 2048 bytes or holds a control character.
+pub fn check_instruction(text: &str) -> Result<String> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Error::invalid("instruction_empty", "the instruction is empty")
@@ -289,7 +293,11 @@ pub(super) fn check_instruction(text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
-fn find_profile(name: &str) -> Result<&'static Profile> {
+/// The profile of that name.
+///
+/// # Errors
+/// When there is none; the hint names those there are.
+pub fn find_profile(name: &str) -> Result<&'static Profile> {
     Profile::find(name).ok_or_else(|| {
         let known: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
         Error::not_found("profile_unknown", "there is no profile of that name")

@@ -1,7 +1,7 @@
 //! The command line's shape. Not here: what the commands do (`cli`), the options' meaning (`mod`).
 
 use super::options::Options;
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Watches any live video and tells you what it sees.
@@ -19,6 +19,9 @@ pub struct Arguments {
 pub enum Command {
     /// Watch a source and serve the page (the default command).
     Run(Box<RunArguments>),
+    /// Look once at picture files and print the answer: no server, no video source.
+    #[command(mut_args(hide_what_only_run_needs))]
+    Ask(Box<AskArguments>),
     /// Download a model by name.
     Pull(PullArguments),
     /// List the models that can be downloaded, and those that are here.
@@ -43,6 +46,41 @@ pub struct RunArguments {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub options: Options,
+}
+
+/// The arguments of `ask`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AskArguments {
+    /// PNG or JPEG pictures, oldest first.
+    #[arg(value_name = "FRAME", required_unless_present = "batch")]
+    pub frames: Vec<PathBuf>,
+    /// An earlier answer, which is not to be repeated; may be given several times, oldest first.
+    #[arg(long = "last-answer", value_name = "TEXT")]
+    pub last_answers: Vec<String>,
+    /// Answer JSON lines, one for one, instead: {"id", "frames": [paths from the file's folder], "instruction",
+    /// "profile", "context": [earlier answers], "max_tokens", "stream", "seqs"}; `-` reads standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["frames", "last_answers"])]
+    pub batch: Option<PathBuf>,
+    /// YAML file with any of the options. Default: vidette.yaml if there is one.
+    #[arg(long, env = "VIDETTE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// The help of `--log` in `ask`, which has another default.
+const ASK_LOG: &str = "What is logged: error, warn, info, debug or trace, or a tracing filter. Default: warn";
+
+/// `ask` takes every option, so that one environment and one file serve both; its help shows those that matter.
+fn hide_what_only_run_needs(arg: Arg) -> Arg {
+    let matters = match arg.get_help_heading() {
+        Some("Watching") => matches!(arg.get_id().as_str(), "instruction" | "profile"),
+        Some("Video") => false,
+        Some("Server") if arg.get_id() == "log" => return arg.help(ASK_LOG),
+        Some("Server") => false,
+        _ => true,
+    };
+    arg.hide(!matters)
 }
 
 /// The arguments of `pull`.

@@ -4,11 +4,11 @@
 mod args;
 mod options;
 
-pub use args::{Arguments, Command, ModelsArguments, PullArguments, RunArguments};
+pub use args::{Arguments, AskArguments, Command, ModelsArguments, PullArguments, RunArguments};
 pub use options::{Options, StreamOptions};
 
 use crate::commentary::{PROFILES, Profile, Settings};
-use crate::engine::Sampling;
+use crate::engine::SamplingChoice;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::window::{Bounds, Pick};
@@ -122,12 +122,25 @@ impl Config {
     /// # Errors
     /// When a value is out of range, the file can't be read, or the whole would be unsafe.
     pub fn load(arguments: RunArguments, environment: &dyn Environment) -> Result<Self> {
-        let file = match &arguments.config {
-            Some(path) => read_file(path)?,
-            None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
-            None => Options::default(),
+        let options = with_file(arguments.options, arguments.config.as_deref())?;
+        Self::new(arguments.source, options, environment)
+    }
+
+    /// The configuration of `ask`: what concerns cameras and the server is left out, so that nothing about them
+    /// can be wrong, and by default only warnings are logged.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn for_asking(arguments: AskArguments, environment: &dyn Environment) -> Result<Self> {
+        let options = with_file(arguments.options, arguments.config.as_deref())?;
+        let options = Options {
+            streams: BTreeMap::new(),
+            server_host: None,
+            api_token: None,
+            log: options.log.or_else(|| Some("warn".to_owned())),
+            ..options
         };
-        Self::new(arguments.source, arguments.options.or(file), environment)
+        Self::new(None, options, environment)
     }
 
     /// The configuration of these options; see [`load`](Self::load).
@@ -196,6 +209,16 @@ impl Config {
             log: o.log.clone().unwrap_or_else(|| "info".to_owned()),
         })
     }
+}
+
+/// The options that were given, with what they lack taken from the file.
+fn with_file(given: Options, file: Option<&Path>) -> Result<Options> {
+    let file = match file {
+        Some(path) => read_file(path)?,
+        None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
+        None => Options::default(),
+    };
+    Ok(given.or(file))
 }
 
 fn read_file(path: &Path) -> Result<Options> {
@@ -280,15 +303,16 @@ fn server(o: &Options, environment: &dyn Environment) -> Result<ServerConfig> {
     })
 }
 
-fn sampling(o: &Options) -> Result<Sampling> {
-    let d = Sampling::default();
-    let top_k = within("TOP_K", o.top_k.unwrap_or(d.top_k.unsigned_abs()), 0, 1_000_000)?;
-    Ok(Sampling {
-        temperature: within("TEMPERATURE", o.temperature.unwrap_or(d.temperature), 0.0, 5.0)?,
-        top_p: within("TOP_P", o.top_p.unwrap_or(d.top_p), 0.0, 1.0)?,
-        top_k: i32::try_from(top_k).unwrap_or(0),
-        min_p: within("MIN_P", o.min_p.unwrap_or(d.min_p), 0.0, 1.0)?,
-        repeat_penalty: within("REPEAT_PENALTY", o.repeat_penalty.unwrap_or(d.repeat_penalty), 0.5, 2.0)?,
+/// What was not given stays open: the model's file may have a say in it.
+fn sampling(o: &Options) -> Result<SamplingChoice> {
+    let float = |name, value: Option<f32>, least, most| value.map(|x| within(name, x, least, most)).transpose();
+    let top_k = o.top_k.map(|k| within("TOP_K", k, 0, 1_000_000)).transpose()?;
+    Ok(SamplingChoice {
+        temperature: float("TEMPERATURE", o.temperature, 0.0, 5.0)?,
+        top_p: float("TOP_P", o.top_p, 0.0, 1.0)?,
+        top_k: top_k.and_then(|k| i32::try_from(k).ok()),
+        min_p: float("MIN_P", o.min_p, 0.0, 1.0)?,
+        repeat_penalty: float("REPEAT_PENALTY", o.repeat_penalty, 0.5, 2.0)?,
         seed: o.seed,
     })
 }

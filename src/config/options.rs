@@ -85,19 +85,19 @@ options! {
     /// Most tokens of one answer. Default: 128
     {arg(value_name = "N", help_heading = "Answers")}
     max_tokens: u32 = "MAX_TOKENS",
-    /// How freely words are chosen; 0 takes the likeliest always. Default: 0.7
+    /// How freely words are chosen; 0 takes the likeliest always. Default: the model file's, else 0.7
     {arg(value_name = "T", help_heading = "Answers")}
     temperature: f32 = "TEMPERATURE",
-    /// Share of probability to choose from. Default: 0.8
+    /// Share of probability to choose from. Default: the model file's, else 0.8
     {arg(value_name = "P", help_heading = "Answers")}
     top_p: f32 = "TOP_P",
-    /// Number of likeliest tokens to choose from; 0 for all. Default: 100
+    /// Number of likeliest tokens to choose from; 0 for all. Default: the model file's, else 100
     {arg(value_name = "K", help_heading = "Answers")}
     top_k: u32 = "TOP_K",
-    /// Least probability, relative to the likeliest token's; 0 for none. Default: 0
+    /// Least probability, relative to the likeliest token's; 0 for none. Default: the model file's, else 0
     {arg(value_name = "P", help_heading = "Answers")}
     min_p: f32 = "MIN_P",
-    /// Penalty on repeated tokens; 1 for none. Default: 1.05
+    /// Penalty on repeated tokens; 1 for none. Default: the model file's, else 1.05
     {arg(value_name = "X", help_heading = "Answers")}
     repeat_penalty: f32 = "REPEAT_PENALTY",
     /// Makes answers repeatable. Default: another for each answer

@@ -36,6 +36,16 @@ fn a_given_option_goes_over_the_files() {
 }
 
 #[test]
+fn the_models_advice_stands_between_what_was_set_and_the_defaults() {
+    let set = Options { top_p: Some(0.5), seed: Some(7), ..Options::default() };
+    let chosen = config(set).unwrap().commentary.sampling;
+    let advice = SamplingChoice { temperature: Some(0.0), top_p: Some(0.1), ..SamplingChoice::default() };
+    let sampling = chosen.or(advice).complete();
+    assert_eq!((sampling.temperature, sampling.top_p, sampling.seed), (0.0, 0.5, Some(7)));
+    assert_eq!((sampling.top_k, sampling.repeat_penalty), (100, 1.05));
+}
+
+#[test]
 fn every_wrong_value_is_named() {
     let d = Options::default;
     for (options, name) in [

@@ -77,6 +77,45 @@ impl Default for Sampling {
     }
 }
 
+/// As much of [`Sampling`] as somebody chose: the person by options, or the model's makers in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SamplingChoice {
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<i32>,
+    pub min_p: Option<f32>,
+    pub repeat_penalty: Option<f32>,
+    pub seed: Option<u32>,
+}
+
+impl SamplingChoice {
+    /// This choice, with what it leaves open taken from `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            temperature: self.temperature.or(other.temperature),
+            top_p: self.top_p.or(other.top_p),
+            top_k: self.top_k.or(other.top_k),
+            min_p: self.min_p.or(other.min_p),
+            repeat_penalty: self.repeat_penalty.or(other.repeat_penalty),
+            seed: self.seed.or(other.seed),
+        }
+    }
+
+    /// The choice with the defaults in what it leaves open.
+    pub fn complete(self) -> Sampling {
+        let d = Sampling::default();
+        Sampling {
+            temperature: self.temperature.unwrap_or(d.temperature),
+            top_p: self.top_p.unwrap_or(d.top_p),
+            top_k: self.top_k.unwrap_or(d.top_k),
+            min_p: self.min_p.unwrap_or(d.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(d.repeat_penalty),
+            seed: self.seed,
+        }
+    }
+}
+
 /// One look.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -181,6 +220,8 @@ pub struct EngineStatus {
     pub model: Option<String>,
     /// Something that everyone who sees answers must know (for instance that the weights are random).
     pub warning: Option<String>,
+    /// Something good to know about the model, said calmly (for instance that it is the demo model).
+    pub notice: Option<String>,
     /// Why it failed, and what to do.
     pub message: Option<String>,
     /// Where it computes: "cpu" or the GPU's name.

@@ -80,7 +80,11 @@ pub fn mtmd_overview(width: u32, height: u32) -> (u32, u32) {
     (to_patch(w), to_patch(h))
 }
 
-fn check(rgb: &[u8], width: u32, height: u32) -> Result<()> {
+/// Whether a picture of this size can be prepared.
+///
+/// # Errors
+/// When a side is 0 or longer than 16384, or one side is more than 20 times the other.
+pub fn check_size(width: u32, height: u32) -> Result<()> {
     let (short, long) = (width.min(height), width.max(height));
     if short == 0 || long > MAX_SIDE || long > short * MAX_ASPECT {
         return Err(Error::invalid(
@@ -89,6 +93,11 @@ fn check(rgb: &[u8], width: u32, height: u32) -> Result<()> {
         )
         .hint(format!("sides from 1 to {MAX_SIDE} pixels, one at most {MAX_ASPECT} times the other")));
     }
+    Ok(())
+}
+
+fn check(rgb: &[u8], width: u32, height: u32) -> Result<()> {
+    check_size(width, height)?;
     let expected = width as usize * height as usize * CHANNELS;
     if rgb.len() != expected {
         return Err(Error::internal(

@@ -56,6 +56,7 @@ fn config() -> EngineConfig {
         frame_layout: FrameLayout::OneSlice,
         name: "tiny-random".to_owned(),
         warning: Some("random".to_owned()),
+        notice: None,
         context_tokens: 1024,
         slots: 2,
         batch: 256,

@@ -27,6 +27,8 @@ pub struct EngineConfig {
     pub name: String,
     /// What everyone who sees answers must know.
     pub warning: Option<String>,
+    /// What is good to know about the model.
+    pub notice: Option<String>,
     /// Tokens that one stream's prompt and answer may take together.
     pub context_tokens: u32,
     /// Streams that keep their prefix in the cache at once.
@@ -59,6 +61,7 @@ impl LlamaEngine {
             state: EngineState::Loading,
             model: Some(config.name.clone()),
             warning: config.warning.clone(),
+            notice: config.notice.clone(),
             ..EngineStatus::default()
         });
         let thread = std::thread::Builder::new()

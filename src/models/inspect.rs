@@ -5,6 +5,7 @@
 mod language;
 mod projector;
 mod report;
+mod sampling;
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use language::{KNOWN_TOKENS, read_language_model};
 pub use projector::{VERSIONS, read_projector};
 pub use report::{Report, size};
+pub use sampling::SamplingAdvice;
 
 use super::gguf::{Header, split_part};
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -49,6 +51,10 @@ pub struct LanguageModel {
     pub newline_token: bool,
     /// The weights are random numbers, for tests; what the model says means nothing.
     pub random: bool,
+    /// The small demo model that comes with the program, by its own word (`vidette.demo`).
+    pub demo: bool,
+    /// How its makers want its words chosen.
+    pub sampling: SamplingAdvice,
 }
 
 impl LanguageModel {
@@ -81,6 +87,8 @@ pub struct Projector {
     /// Size of the file.
     pub bytes: u64,
     pub random: bool,
+    /// The demo model's, by the file's own word.
+    pub demo: bool,
     /// Every tensor was held against the layout; false means that only general checks were possible.
     pub layout_checked: bool,
 }

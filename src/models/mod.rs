@@ -20,7 +20,8 @@ pub mod pull;
 
 pub use catalog::{Catalog, Entry, Role};
 pub use inspect::{
-    LanguageModel, Projector, Report, check_pair, inspect_file, inspect_language_model, inspect_projector,
+    LanguageModel, Projector, Report, SamplingAdvice, check_pair, inspect_file, inspect_language_model,
+    inspect_projector,
 };
 pub use layout::{ModelFiles, find, find_default};
 pub use progress::{Event, Progress};

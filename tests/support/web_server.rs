@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use vidette::bus::{Bus, Event, Finish, Stamps, Utterance};
 use vidette::commentary::{PROFILES, Settings, StreamParts, Streams};
-use vidette::engine::{Engine, EngineState, EngineStatus, Job, JobEvent, JobHandle, Sampling};
+use vidette::engine::{Engine, EngineState, EngineStatus, Job, JobEvent, JobHandle, SamplingChoice};
 use vidette::error::Error;
 use vidette::frame::Jpeg;
 use vidette::metrics::Metrics;
@@ -70,7 +70,7 @@ pub async fn start_at(address: SocketAddr, config: WebConfig) -> Server {
         interval: Duration::from_secs(1),
         change_threshold: 0.0,
         max_tokens: 64,
-        sampling: Sampling::default(),
+        sampling: SamplingChoice::default(),
         profile: &PROFILES[0],
         instruction: None,
     };

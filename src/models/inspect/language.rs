@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use super::{FileKind, LanguageModel};
+use super::{FileKind, LanguageModel, SamplingAdvice};
 use crate::error::{Error, Result};
 use crate::models::fields::{want_f32, want_weight, wrong_tensor, wrong_value};
 use crate::models::ggml::file_type_name;
@@ -135,6 +135,8 @@ pub fn read_language_model(header: &Header) -> Result<LanguageModel> {
     Ok(LanguageModel {
         path: PathBuf::new(),
         random: is_random(header, name.as_deref()),
+        demo: flag(header, "vidette.demo"),
+        sampling: SamplingAdvice::read(header),
         name,
         architecture: arch,
         n_embd,
@@ -173,12 +175,16 @@ fn refuse_other_kinds(header: &Header) -> Result<()> {
 
 /// True when the file says of itself that its weights are random.
 pub(super) fn is_random(header: &Header, name: Option<&str>) -> bool {
-    let flag = match header.get("vidette.random") {
+    flag(header, "vidette.random") || name.is_some_and(|n| n.to_ascii_lowercase().contains("random"))
+}
+
+/// What the file says of itself under this key; false when it says nothing.
+pub(super) fn flag(header: &Header, key: &str) -> bool {
+    match header.get(key) {
         Some(Value::Bool(flag)) => *flag,
         Some(Value::Str(text)) => text == "true",
         _ => false,
-    };
-    flag || name.is_some_and(|n| n.to_ascii_lowercase().contains("random"))
+    }
 }
 
 fn quantisation(header: &Header) -> Result<String> {

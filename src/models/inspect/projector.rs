@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::language::is_random;
+use super::language::{flag, is_random};
 use super::{FileKind, Projector};
 use crate::error::{Error, Result};
 use crate::models::fields::{want_f32, want_weight, wrong_kind, wrong_tensor, wrong_type, wrong_value};
@@ -131,6 +131,7 @@ pub fn read_projector(header: &Header) -> Result<Projector> {
     let mut projector = Projector {
         path: PathBuf::new(),
         random: is_random(header, name.as_deref()),
+        demo: flag(header, "vidette.demo"),
         name,
         projector_type,
         minicpmv_version: header.i32("clip.minicpmv_version")?,

@@ -55,6 +55,14 @@ pub fn size(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
+/// Weights as people count them: `8.19 billion`.
+fn count(parameters: u64) -> String {
+    match parameters as f64 {
+        n if n >= 1e9 => format!("{:.2} billion", n / 1e9),
+        n => format!("{:.2} million", n / 1e6),
+    }
+}
+
 fn line(f: &mut fmt::Formatter<'_>, label: &str, value: impl fmt::Display) -> fmt::Result {
     writeln!(f, "  {label:<16} {value}")
 }
@@ -87,7 +95,7 @@ impl fmt::Display for LanguageModel {
         writeln!(f, "{}: {}", self.path.display(), FileKind::Language.words())?;
         named(f, self.name.as_ref())?;
         line(f, "architecture", &self.architecture)?;
-        line(f, "weights", format!("{:.2} billion, {}", self.parameters as f64 / 1e9, self.quantisation))?;
+        line(f, "weights", format!("{}, {}", count(self.parameters), self.quantisation))?;
         line(f, "size", size(self.bytes))?;
         line(f, "width", self.n_embd)?;
         line(f, "layers", self.n_layer)?;
@@ -96,6 +104,12 @@ impl fmt::Display for LanguageModel {
         line(f, "context", format!("{} tokens", self.context_length))?;
         line(f, "chat template", if self.chat_template { "yes" } else { "no" })?;
         line(f, "special tokens", self.special_tokens.join(" "))?;
+        if !self.sampling.is_empty() {
+            line(f, "sampling", format!("{} (the file's recommendation)", self.sampling))?;
+        }
+        if self.demo {
+            line(f, "demo model", "it knows simple drawn scenes only")?;
+        }
         if self.random {
             line(f, "RANDOM WEIGHTS", "for tests; what it says means nothing")?;
         }
@@ -121,6 +135,9 @@ impl fmt::Display for Projector {
         line(f, "vision tower", format!("{} layers, width {}", self.n_layer, self.n_embd))?;
         line(f, "size", size(self.bytes))?;
         line(f, "checked", if self.layout_checked { "every tensor" } else { "header and tensor table only" })?;
+        if self.demo {
+            line(f, "demo model", "it knows simple drawn scenes only")?;
+        }
         if self.random {
             line(f, "RANDOM WEIGHTS", "for tests; what it sees means nothing")?;
         }

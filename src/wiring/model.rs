@@ -1,0 +1,187 @@
+//! From options to an engine at work: finds the model's files, has them inspected, starts the engine on them.
+//! `run` and `ask` load a model by this one path. Not here: inspection itself (`models`), the engine (`engine`).
+
+use crate::config::ModelConfig;
+#[cfg(feature = "llama")]
+use crate::engine::LlamaEngine;
+use crate::engine::{AbsentEngine, Engine, EngineState, SamplingChoice};
+use crate::error::{Error, Result};
+use crate::models::{self, ModelFiles};
+use std::path::PathBuf;
+use std::sync::Arc;
+#[cfg(feature = "llama")]
+use std::time::Duration;
+
+/// Time for the engine's thread to come to its end.
+#[cfg(feature = "llama")]
+const ENGINE_GRACE: Duration = Duration::from_secs(3);
+/// The model that the advice names first, and the one for machines without a GPU.
+const ADVISED: [&str; 2] = ["minicpm-o-4.5", "minicpm-v-4.6"];
+
+/// What the demo model is, in words for the log and the page.
+#[cfg(feature = "llama")]
+const DEMO: &str = "This is the small built-in demo model, which only knows simple drawn scenes: coloured shapes, \
+                    short texts, test pictures";
+
+/// The engine's door, what is known of the model behind it, and how to end it.
+pub struct OpenEngine {
+    pub door: Arc<dyn Engine>,
+    /// How the model's makers want its words chosen.
+    pub sampling: SamplingChoice,
+    /// The folder of the demo model, when that is what was loaded.
+    pub demo: Option<PathBuf>,
+    #[cfg(feature = "llama")]
+    llama: Option<Arc<LlamaEngine>>,
+}
+
+impl OpenEngine {
+    fn absent(why: &Error, failed: bool) -> Self {
+        tracing::warn!("{why}");
+        Self {
+            door: Arc::new(AbsentEngine::new(why, failed)),
+            sampling: SamplingChoice::default(),
+            demo: None,
+            #[cfg(feature = "llama")]
+            llama: None,
+        }
+    }
+
+    /// Waits until the model is loaded.
+    ///
+    /// # Errors
+    /// When it can't be loaded.
+    pub async fn ready(&self) -> Result<()> {
+        let mut status = self.door.status();
+        let loaded = status.wait_for(|s| s.state != EngineState::Loading).await;
+        let (state, message) = match loaded {
+            Ok(status) => (status.state, status.message.clone()),
+            Err(_) => (EngineState::Failed, None),
+        };
+        if state == EngineState::Ready {
+            return Ok(());
+        }
+        let message = message.unwrap_or_else(|| "the engine's thread has ended".to_owned());
+        Err(Error::unavailable("engine_failed", message))
+    }
+
+    /// Waits for the engine's thread, but not for ever: a frame that is being encoded can't be interrupted.
+    pub async fn stop(self) {
+        #[cfg(feature = "llama")]
+        if let Some(llama) = self.llama {
+            let stopped = tokio::task::spawn_blocking(move || llama.stop());
+            if tokio::time::timeout(ENGINE_GRACE, stopped).await.is_err() {
+                tracing::warn!("the engine is still at work; ending without it");
+            }
+        }
+    }
+}
+
+/// Finds, inspects and starts the model.
+///
+/// # Errors
+/// When there is no model, or the one that was found can't be used.
+pub async fn open(config: &ModelConfig) -> Result<OpenEngine> {
+    let (path, dir) = (config.path.clone(), config.dir.clone());
+    // Inspection reads headers from disk.
+    let found = tokio::task::spawn_blocking(move || match path {
+        // A file that is no language model is told so, before anything is looked for beside it.
+        Some(path) if path.is_file() => models::inspect_language_model(&path).and_then(|_| models::find(&path)),
+        Some(path) => models::find(&path),
+        None => models::find_default(&dir),
+    });
+    let found = found.await.map_err(|e| Error::internal("model_search", e.to_string()))?;
+    let files = found.map_err(|e| if e.code == NONE { e.hint(advice(&ADVISED)) } else { e })?;
+    start(config, files).await
+}
+
+/// The code of there being no model at all.
+const NONE: &str = "model_none_installed";
+
+/// As [`open`], for a program that goes on without a model: one that was named must work; of those found by
+/// ourselves a broken one becomes the engine's status.
+///
+/// # Errors
+/// When the model that was named can't be used.
+pub async fn open_or_tell(config: &ModelConfig) -> Result<OpenEngine> {
+    match open(config).await {
+        Err(e) if config.path.is_none() => Ok(OpenEngine::absent(&e, e.code != NONE)),
+        opened => opened,
+    }
+}
+
+/// Which commands get these models, and what they weigh.
+fn advice(names: &[&str]) -> String {
+    let Ok(catalog) = models::Catalog::builtin() else { return "`vidette models` lists what there is".to_owned() };
+    let line = |name: &&str| {
+        let entry = catalog.get(name).ok()?;
+        let (bytes, _) = entry.known_bytes(|f| matches!(f.role, models::Role::Language | models::Role::Vision));
+        Some(format!("`vidette pull {name}` gets {} ({:.1} GB)", entry.title, bytes as f64 / 1e9))
+    };
+    names.iter().filter_map(line).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(feature = "llama")]
+/// The advice of the model's file in the engine's words.
+fn choice(advice: models::SamplingAdvice) -> SamplingChoice {
+    SamplingChoice {
+        temperature: advice.temperature,
+        top_p: advice.top_p,
+        top_k: advice.top_k,
+        min_p: advice.min_p,
+        repeat_penalty: advice.repeat_penalty,
+        seed: None,
+    }
+}
+
+#[cfg(feature = "llama")]
+async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
+    use crate::engine::{EngineConfig, FrameLayout};
+    for note in &files.notes {
+        tracing::info!("{note}");
+    }
+    let inspected = tokio::task::spawn_blocking(move || {
+        let language = models::inspect_language_model(&files.language)?;
+        let projector = models::inspect_projector(&files.projector)?;
+        models::check_pair(&language, &projector)?;
+        Ok::<_, Error>((language, projector))
+    });
+    let (language, projector) = inspected.await.map_err(|e| Error::internal("model_inspection", e.to_string()))??;
+    let file_name = || language.path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = language.name.clone().unwrap_or_else(file_name);
+    let warning = language
+        .random
+        .then(|| format!("{name} has RANDOM WEIGHTS: what it writes means nothing; {}", advice(&ADVISED)));
+    if let Some(warning) = &warning {
+        tracing::warn!("{warning}");
+    }
+    let notice = language.demo.then(|| format!("{DEMO}; {}", advice(&ADVISED[..1])));
+    if let Some(notice) = &notice {
+        tracing::info!("{notice}");
+    }
+    if !language.sampling.is_empty() {
+        tracing::info!("{name} recommends {}; options that are set go over that", language.sampling);
+    }
+    let resampler = projector.projector_type == "resampler";
+    let demo = language.demo.then(|| language.path.parent().map(std::path::Path::to_owned)).flatten();
+    let sampling = choice(language.sampling);
+    let engine = Arc::new(LlamaEngine::spawn(EngineConfig {
+        frame_layout: if resampler { FrameLayout::OneSlice } else { FrameLayout::Whole },
+        name,
+        warning,
+        notice,
+        context_tokens: config.context_tokens,
+        slots: config.slots,
+        batch: 512,
+        threads: config.threads,
+        gpu_layers: config.gpu_layers,
+        embedding_cache_bytes: config.embedding_cache_bytes,
+        language: language.path,
+        projector: projector.path,
+    })?);
+    Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, sampling, demo, llama: Some(engine) })
+}
+
+#[cfg(not(feature = "llama"))]
+async fn start(_: &ModelConfig, _: ModelFiles) -> Result<OpenEngine> {
+    Err(Error::unavailable("engine_not_built", "this build has no engine").hint("build with the feature `llama`"))
+}
