@@ -3,6 +3,8 @@
 Not here: pixels (drawn on the GPU from these arrays, `render.py`), the model.
 """
 
+import itertools
+
 import numpy as np
 import torch
 
@@ -95,17 +97,17 @@ FIRST, LATER = [0.7, 0.05, 0.05, 0.2], [0.18, 0.12, 0.12, 0.58]
 
 
 class Batches(torch.utils.data.IterableDataset):
-    """Batch `i` is the same whoever makes it; batches before `start` are left out."""
+    """Without end. Batch `i` is the same whoever makes it; those before `start` are left out."""
 
-    def __init__(self, start, stop, seed, early):
-        self.start, self.stop, self.seed, self.early = start, stop, seed, early
+    def __init__(self, start, seed, early):
+        self.start, self.seed, self.early = start, seed, early
 
     def __iter__(self):
         torch.set_num_threads(1)
         info = torch.utils.data.get_worker_info()
         of, mine = (info.num_workers, info.id) if info else (1, 0)
         vocab = vocabulary.Tokens.load()
-        for i in range(self.start + mine, self.stop, of):
+        for i in itertools.count(self.start + mine, of):
             rng = np.random.default_rng([self.seed, i])
             frames = 1 + int(rng.choice(4, p=FIRST if i < self.early else LATER))
             yield batch(rng, vocab, frames)

@@ -246,14 +246,18 @@ def hash_noise(x, y, seed):
     return (n & 0xFFFFFF).float() / 0x1000000
 
 
-def draw(objects, style, w: int, h: int):
-    """The clean picture: [frames, 3, h, w] from 0 to 1."""
-    device = objects.device
-    xs = (torch.arange(w, device=device, dtype=torch.float32) + 0.5)[None, None, :]
-    ys = (torch.arange(h, device=device, dtype=torch.float32) + 0.5)[None, :, None]
+def across(w: int, h: int, device):
+    """The pixels' centres: x [1, 1, 1, w] and y [1, 1, h, 1]."""
+    xs = torch.arange(w, device=device, dtype=torch.float32) + 0.5
+    ys = torch.arange(h, device=device, dtype=torch.float32) + 0.5
+    return xs[None, None, None, :], ys[None, None, :, None]
+
+
+def ground(style, xs, ys):
+    """What lies behind everything: [frames, 3, h, w] from 0 to 1."""
+    w, h = xs.shape[3], ys.shape[2]
     s = style[:, :, None, None]
     a, b, mode = s[:, 2:5], s[:, 5:8], s[:, 8:9]
-    xs, ys = xs[:, None], ys[:, None]
     angle, period = s[:, 9:10], s[:, 10:11]
     along = (torch.cos(angle) * xs / w + torch.sin(angle) * ys / h) * 0.5 + 0.5
     stripes = ((torch.cos(angle) * xs + torch.sin(angle) * ys) / period).floor().remainder(2)
@@ -262,8 +266,8 @@ def draw(objects, style, w: int, h: int):
     share = torch.where(mode == 1, along.clamp(0, 1), torch.where(mode == 2, stripes, torch.where(
         mode == 5, checks, torch.where(mode >= 3, down.expand_as(along), torch.zeros_like(along)))))  # fmt: skip
     picture = a + (b - a) * share
-    ground = ((mode == 3) | (mode == 4)) & (down > s[:, 11:12])
-    picture = torch.where(ground, s[:, 12:15].expand_as(picture), picture)
+    soil = ((mode == 3) | (mode == 4)) & (down > s[:, 11:12])
+    picture = torch.where(soil, s[:, 12:15].expand_as(picture), picture)
     cell = 26.0
     cx, cy = (xs / cell).floor(), (ys / cell).floor()
     seed = s[:, 1:2].long()
@@ -271,26 +275,26 @@ def draw(objects, style, w: int, h: int):
     sy = hash_noise(cx.long() + 91, cy.long(), seed) * 0.6 + 0.2
     dots = ((xs / cell - cx - sx) ** 2 + (ys / cell - cy - sy) ** 2) < 0.0022
     bright = hash_noise(cx.long(), cy.long() + 57, seed)
-    picture = torch.where((s[:, 19:20] > 0) & dots & (bright > 0.45) & ~ground, bright * 0.8 + 0.1, picture)
-    for i in range(MAX_OBJECTS):
-        o = objects[:, i, :, None, None]
-        radius = o[:, 4:5].clamp(min=1.0)
-        dx, dy = (xs - o[:, 2:3]) / radius, (ys - o[:, 3:4]) / radius
-        cos, sin = torch.cos(o[:, 5:6]), torch.sin(o[:, 5:6])
-        u, v = cos * dx + sin * dy, -sin * dx + cos * dy
-        d = sdf(o[:, 1:2], u, v, o[:, 9:10], o[:, 10:11])
-        cover = (0.5 - d * radius).clamp(0, 1) * o[:, 0:1]
-        rim = ((d * radius + 3.0).clamp(0, 1)) * o[:, 11:12]
-        ink = o[:, 6:9] * (1 - 0.75 * rim)
-        picture = picture + (ink - picture) * cover
-    return picture
+    return torch.where((s[:, 19:20] > 0) & dots & (bright > 0.45) & ~soil, bright * 0.8 + 0.1, picture)
 
 
-def write(picture, style, mask, w: int, h: int):
+def paint(picture, o, xs, ys):
+    """One object of each frame over the picture; `o` [frames, 12, 1, 1]."""
+    radius = o[:, 4:5].clamp(min=1.0)
+    dx, dy = (xs - o[:, 2:3]) / radius, (ys - o[:, 3:4]) / radius
+    cos, sin = torch.cos(o[:, 5:6]), torch.sin(o[:, 5:6])
+    u, v = cos * dx + sin * dy, -sin * dx + cos * dy
+    d = sdf(o[:, 1:2], u, v, o[:, 9:10], o[:, 10:11])
+    cover = (0.5 - d * radius).clamp(0, 1) * o[:, 0:1]
+    rim = ((d * radius + 3.0).clamp(0, 1)) * o[:, 11:12]
+    ink = o[:, 6:9] * (1 - 0.75 * rim)
+    return picture + (ink - picture) * cover
+
+
+def write(picture, style, mask, xs, ys):
     """The text, over the picture: `mask` [frames, rows, columns] from 0 to 1."""
     device = picture.device
-    xs = (torch.arange(w, device=device, dtype=torch.float32) + 0.5)[None, None, :]
-    ys = (torch.arange(h, device=device, dtype=torch.float32) + 0.5)[None, :, None]
+    xs, ys = xs[0], ys[0]
     s = style[:, :, None, None]
     tx, ty, height, angle = (style[:, i, None, None] for i in (21, 22, 23, 24))
     scale = LETTER / height.clamp(min=1.0)
@@ -340,8 +344,8 @@ def test_pictures(picture, style, w: int, h: int, generator):
     return picture
 
 
-@functools.cache
 def _dct(device):
+    """The 8 x 8 cosine transform."""
     k, x = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
     m = torch.cos((2 * x + 1) * k * torch.pi / 16) * 0.5
     m[0] *= 0.5**0.5
@@ -356,19 +360,18 @@ CHROMA = [17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26
     99] * 38  # fmt: skip
 
 
-def jpeg(picture, quality):
-    """What JPEG of a quality (0 for none) leaves of a picture in [0, 1], colours at half resolution."""
+def jpeg(picture, quality, m):
+    """What JPEG of a quality (0 for none) leaves of a picture in [0, 1], colours at half resolution.
+    Its sides are multiples of 16; `m` is the cosine transform."""
     device = picture.device
-    n, _, h, w = picture.shape
-    pad_h, pad_w = -h % 16, -w % 16
-    x = F.pad(picture, (0, pad_w, 0, pad_h), mode="replicate") * 255
+    n = picture.shape[0]
+    x = picture * 255
     r, g, b = x[:, 0], x[:, 1], x[:, 2]
     y = 0.299 * r + 0.587 * g + 0.114 * b
     cb, cr = (b - y) * 0.564, (r - y) * 0.713
     chroma = F.avg_pool2d(torch.stack([cb, cr], 1), 2)
     q = quality.clamp(min=1)
     scale = torch.where(q < 50, 5000 / q, 200 - 2 * q)[:, None, None, None, None, None] / 100
-    m = _dct(device)
 
     def squeeze(plane, table):
         _, c, ph, pw = plane.shape
@@ -384,7 +387,7 @@ def jpeg(picture, quality):
     cb, cr = chroma[:, 0], chroma[:, 1]
     r, b = y + cr / 0.713, y + cb / 0.564
     g = (y - 0.299 * r - 0.114 * b) / 0.587
-    out = (torch.stack([r, g, b], 1)[:, :, :h, :w] / 255).clamp(0, 1)
+    out = (torch.stack([r, g, b], 1) / 255).clamp(0, 1)
     return torch.where((quality > 0)[:, None, None, None], out, picture)
 
 
@@ -393,9 +396,10 @@ class Renderer:
 
     def __init__(self, device, compile_=False):
         self.device = device
-        self.draw = torch.compile(draw, dynamic=False) if compile_ else draw
-        self.write = torch.compile(write, dynamic=False) if compile_ else write
-        self.jpeg = torch.compile(jpeg, dynamic=False) if compile_ else jpeg
+        # Compiled once for all sizes: compiling costs more than it saves per size.
+        fast = functools.partial(torch.compile, dynamic=True) if compile_ else lambda f: f
+        self.ground, self.paint, self.write, self.jpeg = fast(ground), fast(paint), fast(write), fast(jpeg)
+        self.dct = _dct(device)
 
     @torch.no_grad()
     def __call__(self, objects, style, mask, size, seed):
@@ -407,8 +411,11 @@ class Renderer:
         objects = objects.flatten(0, 1)
         still = style
         style = style.repeat_interleave(frames, 0)
-        picture = self.draw(objects, style, w, h)
-        picture = self.write(picture, style, mask.float().div(255).repeat_interleave(frames, 0), w, h)
+        xs, ys = across(w, h, self.device)
+        picture = self.ground(style, xs, ys)
+        for i in range(MAX_OBJECTS):
+            picture = self.paint(picture, objects[:, i, :, None, None], xs, ys)
+        picture = self.write(picture, style, mask.float().div(255).repeat_interleave(frames, 0), xs, ys)
         picture = test_pictures(picture, style, w, h, generator)
         picture = self._camera(picture, style, still, clips, frames, w, h, generator)
         out = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -435,7 +442,8 @@ class Renderer:
         fixed = fixed.expand(-1, frames, -1, -1, -1).flatten(0, 1)
         fresh = torch.randn(picture.shape, device=self.device, generator=generator)
         picture = (picture + noise * (stands * fixed + (1 - stands) * fresh)).clamp(0, 1)
-        return self.jpeg(picture, style[:, 18])
+        padded = F.pad(picture, (0, -w % 16, 0, -h % 16), mode="replicate")
+        return self.jpeg(padded, style[:, 18], self.dct)[:, :, :h, :w]
 
 
 def pictures(clips, seed=0):

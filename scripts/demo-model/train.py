@@ -1,5 +1,6 @@
-"""Trains the demo model: `python train.py --steps 6000 --out FOLDER`, on one GPU. A second call goes on where the
-first one was stopped (`FOLDER/state.pt`). Seeds are fixed. Not here: pictures, questions, files for the program.
+"""Trains the demo model: `python train.py --minutes 20 --out FOLDER`, on one GPU. A second call goes on where the
+first one was stopped (`FOLDER/state.pt`). Seeds are fixed; how many steps fit into the minutes is the machine's
+matter. Not here: pictures, questions, files for the program.
 """
 
 import argparse
@@ -21,16 +22,16 @@ import scenes
 import tokens as vocabulary
 
 WARM_UP = 150
+# Steps in which most clips are single pictures.
+EARLY = 1000
 SEED = 20
 
 
-def rate(step, steps):
-    """Share of the highest learning rate: up, level, then down to nothing."""
+def rate(step, progress):
+    """Share of the highest learning rate: up, level, then down to nothing as `progress` goes to 1."""
     if step < WARM_UP:
         return (step + 1) / WARM_UP
-    down = 0.65
-    at = step / steps
-    return 1.0 if at < 1 - down else max(0.0, (1 - at) / down)
+    return min(1.0, max(0.0, (1 - progress) / 0.65))
 
 
 def optimisers(m, lr):
@@ -118,7 +119,7 @@ def save(path, m, opts, step, seconds):
 
 def main():
     a = argparse.ArgumentParser(description=__doc__)
-    a.add_argument("--steps", type=int, default=6000)
+    a.add_argument("--minutes", type=float, default=20, help="of training in all (%(default)s)")
     a.add_argument("--lr", type=float, default=2e-3)
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--workers", type=int, default=14)
@@ -136,11 +137,10 @@ def main():
     m = net.Demo(net.Shape(len(vocab.tokens))).to(device)
     opts = optimisers(m, given.lr)
     renderer = render.Renderer(device, compile_=not given.plain)
-    if not given.plain:
+    if not given.plain:  # the layers alone: one compilation serves all of them
         torch._dynamo.config.cache_size_limit = 64
         for layer in [*m.tower.layers, *m.language.layers]:
-            layer.compile(dynamic=False)
-        m.tower.forward = m.tower.forward  # only layers are compiled: one compilation serves all of them
+            layer.compile()
     step, before = 0, 0.0
     state_file = given.out / "state.pt"
     if state_file.exists():
@@ -149,19 +149,20 @@ def main():
         for o, s in zip(opts, state["optimisers"], strict=True):
             o.load_state_dict(s)
         step, before = state["step"], state["seconds"]
-    batches = data.Batches(step, given.steps, SEED, early=given.steps // 6)
+    batches = data.Batches(step, SEED, early=EARLY)
     loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=given.workers,
                                          pin_memory=device.type == "cuda", prefetch_factor=3 if given.workers else None)  # fmt: skip
     start = time.time()
     shown, sums = start, np.zeros(4)
     for b in loader:
         b = to_device(b, device)
-        share = rate(step, given.steps)
+        progress = (before + time.time() - start) / (60 * given.minutes)
+        share = rate(step, progress)
         for o in opts:
             for g in o.param_groups:
                 g["lr"] = given.lr * share
         loss, aux, right = losses(m, b, renderer)
-        (loss + (0.25 if step < given.steps // 2 else 0.1) * aux).backward()
+        (loss + (0.25 if progress < 0.5 else 0.1) * aux).backward()
         torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0)
         for o in opts:
             o.step()
@@ -178,16 +179,16 @@ def main():
             shown, sums = time.time(), np.zeros(4)
         if not math.isfinite(loss.item() if step % 50 == 0 else 0.0):
             raise SystemExit("the loss is not a number")
-        if step % given.check_every == 0 or step == given.steps:
+        if step % given.check_every == 0 or progress >= 1:
             score, table = check(m, renderer, vocab, device)
             print(f"   held out: {score:.3f} {json.dumps(table)}", flush=True)
             save(state_file, m, opts, step, seconds)
             shown = time.time()
-        if time.time() - start > given.stop_after:
+        if progress >= 1 or time.time() - start > given.stop_after:
             break
     save(state_file, m, opts, step, before + time.time() - start)
     torch.save({k: v.half() for k, v in m.state_dict().items()}, given.out / "weights.pt")
-    print(f"step {step} of {given.steps} after {before + time.time() - start:.0f} s of training", flush=True)
+    print(f"{step} steps in {before + time.time() - start:.0f} s of training", flush=True)
 
 
 if __name__ == "__main__":

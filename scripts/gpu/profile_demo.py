@@ -21,7 +21,7 @@ print(sum(p.numel() for p in m.parameters()) / 1e6, "M parameters")
 opts = train.optimisers(m, 1e-3)
 renderer = render.Renderer(device, compile_=True)
 for layer in [*m.tower.layers, *m.language.layers]:
-    layer.compile(dynamic=False)
+    layer.compile()
 
 
 def clock(what, call, n=5):
