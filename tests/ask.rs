@@ -103,7 +103,6 @@ fn a_batch_on_standard_input_answers_as_it_goes_and_outlives_bad_lines() {
     picture(folder.path(), "red.png", [0, 255, 0]);
     assert_eq!(ask(look)["frames_encoded"], 1);
     assert!(red.exists());
-    drop(ask);
     drop(input);
     assert!(output.next().is_none());
     assert!(child.wait().unwrap().success());

@@ -268,7 +268,7 @@ impl Stream {
 /// An instruction fit for a prompt: trimmed, bounded, without control characters.
 ///
 /// # Errors
-/// When it is empty, longer than [`MAX_INSTRUCTION`] or holds a control character.
+/// When it is empty, longer than 2048 bytes or holds a control character.
 pub fn check_instruction(text: &str) -> Result<String> {
     let text = text.trim();
     if text.is_empty() {
