@@ -20,8 +20,11 @@ RUN_PACKAGES = gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-
 MODEL_PACKAGES = python3-venv python3-pip
 TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg \
 	chromium chromium-driver
+# Fonts that the demo model's training draws with, those of its evaluation, and what makes GStreamer's clips.
+DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
+	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
 
-.PHONY: help run build test check docs setup setup-test tiny-model pull bench fuzz clean
+.PHONY: help run build test check docs setup setup-test tiny-model pull bench eval-demo demo-clips fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -51,6 +54,14 @@ pull: build ## Download MODEL
 bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
 	$(CARGO) bench --locked --bench engine --bench program
 
+# The first half's exit code must not keep the second half from running.
+eval-demo: build .venv-demo/ready ## Scores of the demo model, through the program (LIMIT=5 for a short run)
+	@cd scripts/demo-model && ../../.venv-demo/bin/python evaluate.py $(if $(LIMIT),--limit $(LIMIT)); first=$$?; \
+	../../.venv-demo/bin/python steering.py $(if $(LIMIT),--limit $(LIMIT)) && exit $$first
+
+demo-clips: .venv-demo/ready ## Draw the fixed clips of tests/demo_model.rs anew
+	cd scripts/demo-model && ../../.venv-demo/bin/python fixed_clips.py ../../tests/data/demo
+
 fuzz: ## Ten minutes of fuzzing for the GGUF header parser (needs cargo-fuzz and a nightly toolchain)
 	cd fuzz && cargo +nightly fuzz run gguf_header -- -max_total_time=600
 
@@ -74,6 +85,12 @@ $(TINY)/demo/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
 	.venv/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
 	@touch $@
 
+.venv-demo/ready: scripts/demo-model/requirements.txt
+	@scripts/install-packages.sh $(DEMO_PACKAGES)
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/pip install --quiet --disable-pip-version-check -r scripts/demo-model/requirements.txt
+	@touch $@
+
 setup:
 	@scripts/install-packages.sh $(BUILD_PACKAGES) $(RUN_PACKAGES)
 	@scripts/install-rust.sh
@@ -83,4 +100,4 @@ setup-test: setup
 
 clean: ## Remove what was built (models stay)
 	$(CARGO) clean
-	rm -rf .venv $(TINY)
+	rm -rf .venv .venv-demo $(TINY)

@@ -4,6 +4,7 @@ Not here: what is asked and what is right (`evaluate.py`), running streams (`ste
 """
 
 import json
+import os
 import queue
 import subprocess
 import threading
@@ -15,6 +16,8 @@ from PIL import Image
 
 # How long one answer may take, seconds; the first one waits for the model to load as well.
 PATIENCE = 180
+# Nothing of the caller's own settings may change the answers.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")}
 # How many questions are handed over before an answer must come.
 AHEAD = 8
 
@@ -27,7 +30,8 @@ class Asker:
         self.process, self.deaths = None, 0
 
     def start(self):
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+                                        env=ENVIRONMENT)  # fmt: skip
         self.lines = queue.Queue(maxsize=4096)
         process, lines = self.process, self.lines
 

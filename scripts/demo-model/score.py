@@ -214,3 +214,26 @@ def confusion_markdown(tallies, kind):
         if any(row):
             out.append(f"| {a} | " + " | ".join(row) + " |")
     return "\n".join(out) + "\n"
+
+
+def check():
+    """Every right answer must be understood as itself, and differ from others where it does."""
+    import numpy as np
+
+    import scenes
+
+    rng = np.random.default_rng(3)
+    for _ in range(3000):
+        f = scenes.facts(scenes.sample(rng, int(rng.integers(1, 5))))
+        answer = language.ask(rng, f, augment=False)[2]
+        found = slots(answer)
+        assert found and all(r == s for _, r, s in compare(found, found)), answer
+    right, said = slots("A small red circle at the top; a large star."), slots("A small blue circle at the top, moving left.")
+    pairs = [("size", "small", "small"), ("colour", "red", "blue"), ("shape", "circle", "circle"),
+             ("place", "at the top", "at the top"), ("size", "large", None), ("shape", "star", None),
+             ("direction", None, "left")]  # fmt: skip
+    assert compare(right, said) == pairs, compare(right, said)
+
+
+if __name__ == "__main__":
+    check()

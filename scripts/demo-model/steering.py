@@ -24,7 +24,7 @@ import language
 import scenes
 import svg_scenes
 import timeline
-from asking import Asker, Folder
+from asking import ENVIRONMENT, Asker, Folder
 from evaluate import ROOT, request, said
 from score import interval, slots
 
@@ -43,7 +43,8 @@ class Program:
 
     def __init__(self, binary, model, clip, more=()):
         command = [str(binary), "run", str(clip), "--model-path", str(model), *STEADY, *more]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                                        env=ENVIRONMENT)  # fmt: skip
         self.log, self.events = [], queue.Queue(maxsize=4096)
         threading.Thread(target=self._read_log, daemon=True).start()
         until = time.monotonic() + 60
