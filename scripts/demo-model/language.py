@@ -6,6 +6,9 @@ a function of facts and question, so every score is exact. Not here: pictures (`
 `seen=True` draws from the wordings that training sees; `seen=False` from those kept for the evaluation.
 """
 
+import held_out
+import wordings
+
 SHAPES = ["circle", "square", "triangle", "star", "cross", "heart"]
 COLOURS = ["red", "green", "blue", "yellow", "orange", "purple", "white", "cyan"]
 SIZES = ["small", "medium", "large"]
@@ -69,113 +72,32 @@ def context(comments):
     return "Your last comments were, the newest last:\n" + "\n".join(comments) + "\nDo not repeat them."
 
 
-# Wordings: (seen in training, kept for the evaluation). {x} a named object, {p} its plural.
-DESCRIBE = (
-    ["Tell me what you see.", "What do you see?", "Describe the scene.", "Describe the picture.", "What is there?",
-     "Describe what you see.", "Say what you see.", "What is in the picture?", "What's in the image?",
-     "Describe the scene for me.", "What can you see?", "Comment on what you see.", "Tell me what is there.",
-     "Describe this.", "What is on the screen?", "What is happening?", "Tell me everything you see.",
-     "Give me a description.", "Explain what you see.", "Describe the video.", "What does the camera show?"],
-    ["Tell me what is in the picture.", "What does the picture show?", "Describe the image for me.",
-     "Say what is there."],
-)  # fmt: skip
-COUNT = (
-    ["How many {p} are there?", "Count the {p}.", "How many {p} do you see?", "How many {p}?", "Count {p}.",
-     "Tell me how many {p} there are.", "What is the number of {p}?", "How many {p} can you see?",
-     "Number of {p}?", "Count all {p}.", "Say how many {p} you see.", "How many {p} are in the picture?"],
-    ["Count the {p} for me.", "Tell me the number of {p}.", "How many {p} are on the screen?"],
-)  # fmt: skip
-COLOUR = (
-    ["What colour is the {x}?", "What color is the {x}?", "Which colour has the {x}?", "Tell me the colour of the {x}.",
-     "What is the colour of the {x}?", "Colour of the {x}?", "Say which colour the {x} has.",
-     "Which color is the {x}?", "Name the colour of the {x}.", "The {x}, what colour is it?"],
-    ["What's the color of the {x}?", "Which colour does the {x} have?", "Tell me which colour the {x} is."],
-)  # fmt: skip
-MOVING = (
-    ["Is anything moving?", "Does anything move?", "What is moving?", "Is something moving?", "What moves?",
-     "Tell me what moves.", "Do you see any movement?", "Is there any motion?", "Which way do things move?",
-     "Tell me if anything moves.", "Say what is moving and which way.", "Any movement?"],
-    ["Is there any movement?", "Do you see anything moving?", "Tell me what is moving."],
-)  # fmt: skip
-DIRECTION = (
-    ["Which way does the {x} move?", "Is the {x} moving?", "Where is the {x} going?", "How does the {x} move?",
-     "Does the {x} move?", "Which direction does the {x} move?", "Tell me which way the {x} moves.",
-     "In which direction is the {x} moving?", "Which way is the {x} going?"],
-    ["Which way is the {x} moving?", "In which direction does the {x} move?", "Tell me where the {x} is going."],
-)  # fmt: skip
-WHERE = (
-    ["Where is the {x}?", "Where do you see the {x}?", "Tell me where the {x} is.", "Find the {x}.",
-     "In which part of the picture is the {x}?", "Where's the {x}?", "Locate the {x}.", "Position of the {x}?",
-     "Where can I find the {x}?", "On which side is the {x}?"],
-    ["Say where the {x} is.", "Where is the {x} in the picture?", "Tell me the position of the {x}."],
-)  # fmt: skip
-READ = (
-    ["Read the text.", "What does the text say?", "What is written there?", "Read what is written.",
-     "Which text do you see?", "Tell me what the text says.", "Can you read the text?", "What letters do you see?",
-     "Read it to me.", "What text is there?", "Is there any text?", "Spell the text."],
-    ["Read the text to me.", "What is the text?", "Tell me which text you see.", "What text do you see?"],
-)  # fmt: skip
-CLOCK = (
-    ["What time is it?", "What does the clock show?", "Read the clock.", "Tell me the time.", "What's the time?",
-     "Which time does the clock show?", "What does the clock say?", "Say the time."],
-    ["What time does the clock show?", "Tell me the time on the clock."],
-)  # fmt: skip
-ONLY = (
-    ["Only tell me about the {x}, otherwise say {o}.", "Only tell me about the {x}; otherwise say {o}.",
-     "Tell me only about the {x}, otherwise say {o}.", "Talk only about the {x}. Otherwise say {o}.",
-     "Only report the {x}, otherwise answer {o}.", "Tell me what the {x} does, otherwise say {o}.",
-     "Only tell me what the {x} does, else say {o}.", "I only care about the {x}. If it is not there say {o}."],
-    ["Only talk about the {x}, otherwise say {o}.", "Only tell me where the {x} is, otherwise say {o}."],
-)  # fmt: skip
-ONLY_PLAIN = (
-    ["Only tell me about the {x}.", "Tell me only about the {x}.", "Talk only about the {x}.",
-     "Only tell me what the {x} does.", "Report only the {x}.", "I only care about the {x}.",
-     "Only the {x}, please.", "Comment only on the {x}."],
-    ["Only talk about the {x}.", "Only report the {x}."],
-)  # fmt: skip
-WARN = (
-    ["Warn me when {a} appears.", "Warn me if {a} appears.", "Tell me when {a} appears.", "Alert me when {a} appears.",
-     "Let me know when {a} appears.", "Warn me when you see {a}.", "Say something only when {a} appears.",
-     "Warn me as soon as {a} comes.", "Watch for {a} and warn me.", "Warn me when {a} shows up.",
-     "Tell me as soon as {a} appears.", "Be quiet until {a} appears.", "Alert me if you see {a}."],
-    ["Warn me as soon as {a} appears.", "Alert me as soon as you see {a}.", "Let me know if {a} shows up."],
-)  # fmt: skip
-PRESENT = (
-    ["Is there {a}?", "Do you see {a}?", "Can you see {a}?", "Is {a} in the picture?", "Is {a} there?",
-     "Tell me if there is {a}.", "Do you see {a} anywhere?"],
-    ["Can you see {a} anywhere?", "Tell me if you see {a}."],
-)  # fmt: skip
-WHICH_SHAPE = (
-    ["What is the {c} thing?", "What shape is {c}?", "Which shape is {c}?", "What is {c}?", "Which object is {c}?",
-     "What shape has the {c} object?", "Tell me which shape is {c}."],
-    ["Which thing is {c}?", "What is the {c} object?"],
-)  # fmt: skip
-HOW_BIG = (
-    ["How big is the {x}?", "What size is the {x}?", "How large is the {x}?", "Is the {x} big or small?",
-     "Tell me the size of the {x}.", "Size of the {x}?"],
-    ["What is the size of the {x}?", "Tell me how big the {x} is."],
-)  # fmt: skip
-CHANGED = (
-    ["What changed?", "Did anything change?", "What has changed?", "Tell me what changed.", "What happened?",
-     "Did anything appear or disappear?", "What is new?", "Tell me what changes.", "Has anything changed?"],
-    ["What is different now?", "Tell me what has changed.", "Did something change?"],
-)  # fmt: skip
-DAYTIME = (
-    ["Is it day or night?", "Is it day?", "Is it night?", "Day or night?", "Is it dark outside?",
-     "Tell me if it is day or night.", "Is it night or day?"],
-    ["Do you see day or night?", "Is it day or is it night?"],
-)  # fmt: skip
-STATE = (
-    ["Is the picture all right?", "Is the camera working?", "Is the picture frozen?", "Is there a signal?",
-     "Is the video frozen?", "How is the picture?", "Is the picture blank?", "Check the picture.",
-     "Is anything wrong with the picture?", "Is the camera all right?"],
-    ["Is the video all right?", "Is anything wrong with the camera?", "Check the camera."],
-)  # fmt: skip
-FEW = (
-    ["In few words: {q}", "{q} In few words.", "{q} Be brief.", "{q} Short answer.", "Briefly: {q}",
-     "{q} Answer in few words.", "{q} Use few words.", "{q} Keep it short.", "In one or two words: {q}"],
-    ["{q} Be brief, please.", "{q} Give a short answer."],
-)  # fmt: skip
+# Wordings: (seen in training, kept for the evaluation).
+DESCRIBE = (wordings.DESCRIBE, held_out.DESCRIBE)
+COUNT = (wordings.COUNT, held_out.COUNT)
+COLOUR = (wordings.COLOUR, held_out.COLOUR)
+MOVING = (wordings.MOVING, held_out.MOVING)
+DIRECTION = (wordings.DIRECTION, held_out.DIRECTION)
+WHERE = (wordings.WHERE, held_out.WHERE)
+READ = (wordings.READ, held_out.READ)
+CLOCK = (wordings.CLOCK, held_out.CLOCK)
+ONLY = (wordings.ONLY, held_out.ONLY)
+ONLY_PLAIN = (wordings.ONLY_PLAIN, held_out.ONLY_PLAIN)
+WARN = (wordings.WARN, held_out.WARN)
+PRESENT = (wordings.PRESENT, held_out.PRESENT)
+WHICH_SHAPE = (wordings.WHICH_SHAPE, held_out.WHICH_SHAPE)
+HOW_BIG = (wordings.HOW_BIG, held_out.HOW_BIG)
+CHANGED = (wordings.CHANGED, held_out.CHANGED)
+DAYTIME = (wordings.DAYTIME, held_out.DAYTIME)
+STATE = (wordings.STATE, held_out.STATE)
+FEW = (wordings.FEW, held_out.FEW)
+for _seen, _kept in [DESCRIBE, COUNT, COLOUR, MOVING, DIRECTION, WHERE, READ, CLOCK, ONLY, ONLY_PLAIN, WARN, PRESENT,
+                     WHICH_SHAPE, HOW_BIG, CHANGED, DAYTIME, STATE, FEW]:  # fmt: skip
+    assert not set(_seen) & set(_kept), "a wording of the evaluation is trained on"
+# Words that change nothing, put in now and then; words that can be left out.
+FILLERS = ["please", "just", "now", "actually", "again", "then", "still", "kindly", "exactly", "currently", "really",
+           "for me", "maybe", "today", "also", "simply", "quickly", "once more"]  # fmt: skip
+DROPPABLE = {"the", "is", "a", "of", "in", "me", "do", "it", "there", "that", "are", "you", "and", "please"}
 # What "otherwise say …" may ask for, besides words drawn at random.
 OTHERWISE = ["no", "nothing there", "all quiet", "all clear", "not here", "none", "gone", "not seen", "quiet", "empty"]
 
@@ -200,24 +122,7 @@ OTHER_FORMS = [
     "Who is the {n}?", "How old is the {n}?", "Describe the {n}.", "Alert me if you see a {n}.", "Is the {n} open?",
     "Which way does the {n} move?", "Tell me about the {n}.", "Why is the {n} there?", "Watch the {n}.",
 ]  # fmt: skip
-OTHER = (
-    ["Who are you?", "What are you?", "What is your name?", "Tell me a joke.", "What is the weather like?",
-     "Will it rain tomorrow?", "Who is the president?", "What is the capital of France?", "Are you a real model?",
-     "How old are you?", "Write a poem.", "Sing a song.", "What is two plus two?", "Translate this into German.",
-     "Who won the game?", "What is the meaning of life?", "Is anybody at home?", "Is someone at the door?",
-     "What are the people doing?", "Is anyone smiling?", "How many people are there?", "What is she wearing?",
-     "Recommend a film.", "How do I cook pasta?", "What day is today?", "Where am I?", "Which city is this?",
-     "What is the news?", "Help me with my homework.", "Write some code.", "Do you like music?", "Who made you?",
-     "Can you hear me?", "Is the baby asleep?", "What does he say?", "Tell me about history.", "How far is the moon?",
-     "Explain gravity.", "Which brand is it?", "Is it safe to cross the road?", "Hello.", "Good morning.", "Thank you.",
-     "How are you?", "What can you do?", "Is it expensive?", "Play some music.", "Call the police.",
-     "Turn on the light.", "Open the door.", "Order a pizza.", "What should I do?", "Do you love me?",
-     "What is the temperature?", "Who is there?", "What is he doing?", "Are they fighting?", "Is the stove on?",
-     "Is the road wet?", "What kind of car is this?", "Is the shop open?", "What happens in the street?",
-     "Is my parcel there?", "Does the dog bark?", "How tall is he?", "What sport is this?", "Who has the ball?"],
-    ["What is your favourite food?", "Who wrote this book?", "Is anybody in the kitchen?", "Tell me a story.",
-     "What is the man wearing?", "Is it going to snow tomorrow?", "How do planes fly?", "Are the children playing?"],
-)  # fmt: skip
+OTHER = (wordings.OTHER, held_out.OTHER)
 
 
 def plural(word):
@@ -583,6 +488,18 @@ SKILLS = {
 }
 
 
+def _loosen(p, question):
+    """The question as somebody in a hurry would write it: a filler more, or a small word less."""
+    words = question.split(" ")
+    if p.chance(0.6):
+        words.insert(int(p.rng.integers(len(words))), p.of(FILLERS))
+        return capital(" ".join(words))
+    small = [i for i, w in enumerate(words) if w.lower() in DROPPABLE]
+    if small and len(words) > 3:
+        del words[small[int(p.rng.integers(len(small)))]]
+    return capital(" ".join(words))
+
+
 def ask(rng, f, skill=None, seen=True, augment=True):
     """A question about the clip with facts `f`, as (skill, instruction, answer)."""
     p = Picker(rng, seen)
@@ -601,6 +518,8 @@ def ask(rng, f, skill=None, seen=True, augment=True):
         question, answer = p.wording(FEW).format(q=question), brief
     if skill == "describe" and augment and p.chance(0.12):
         question, answer = p.of([PROFILES[n][1] for n in PROFILES]), describe(f)
+    if augment and '"' not in question and NOTHING_NEW not in question and skill != "only" and p.chance(0.25):
+        question = _loosen(p, question)
     if augment:
         if p.chance(0.08):
             question = p.of(["Please: ", "Now: ", "OK, ", "Vidette, "]) + question

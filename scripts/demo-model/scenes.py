@@ -112,6 +112,8 @@ def sample(rng, frames, size=None, kind=None):
         o = _object(rng, clip, aspect, taken, pool, lively)
         if o:
             clip["objects"].append(o)
+    if not clip["objects"] and not clip["text"] and not clip["daytime"]:
+        clip["kind"] = "blank"  # nobody can tell an empty wall from a blank picture
     return clip
 
 
