@@ -1,6 +1,6 @@
 """Writes trained weights as the two GGUF files that the program loads:
 
-    python export.py weights.pt --out gguf/demo [--language Q8_0] [--vision Q8_0]
+    python export.py weights.pt --out gguf/demo [--language Q8_0] [--vision Q8_0] [--only language]
 
 The layout is that of the published MiniCPM-o 4.5 files (language model: architecture qwen3; projector: clip with
 projector type resampler, version 100045). Not here: training; the shapes themselves (`model.py`).
@@ -172,13 +172,16 @@ def main():
     a.add_argument("--out", type=Path, default=Path("gguf/demo"))
     a.add_argument("--language", default="Q8_0", help="type of the language model's matrices (%(default)s)")
     a.add_argument("--vision", default="Q8_0", help="type of the vision tower's matrices (%(default)s)")
+    a.add_argument("--only", choices=["language", "vision"], help="write this file and leave the other one")
     given = a.parse_args()
     state = torch.load(given.weights, map_location="cpu", weights_only=True)
     w = {k: v.float().numpy() for k, v in state.items()}
     vocab = vocabulary.Tokens.load()
     shape = net.Shape(len(vocab.tokens))
-    write_language(given.out / f"{NAME}-{given.language}.gguf", w, shape, vocab, given.language)
-    write_vision(given.out / "vision" / f"{NAME}-vision-{given.vision}.gguf", w, shape, given.vision)
+    if given.only != "vision":
+        write_language(given.out / f"{NAME}-{given.language}.gguf", w, shape, vocab, given.language)
+    if given.only != "language":
+        write_vision(given.out / "vision" / f"{NAME}-vision-{given.vision}.gguf", w, shape, given.vision)
 
 
 if __name__ == "__main__":

@@ -340,3 +340,59 @@ fn the_engine_stops_soon_while_it_writes() {
     engine.stop();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
+
+/// Root mean square of the difference over that of `wanted`.
+fn relative_error(rows: &[f32], wanted: &[f32]) -> f32 {
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>();
+    assert_eq!(rows.len(), wanted.len());
+    (square(&mut rows.iter().zip(wanted).map(|(a, b)| a - b)) / square(&mut wanted.iter().copied())).sqrt()
+}
+
+/// Pictures as the demo model's training draws them reach the tower unchanged, and what it makes of them is what
+/// PyTorch makes of those pixels with the weights of the same files (`scripts/demo-model/pixels_golden.py`).
+#[test]
+fn the_demo_model_sees_what_its_training_saw() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let (weights, folder) = (root.join("gguf/demo"), root.join("tests/data/demo/pixels"));
+    let model = Model::load(&weights.join("vidette-demo-Q8_0.gguf"), 0).unwrap();
+    let projector = weights.join("vision/vidette-demo-vision-Q8_0.gguf");
+    let mut vision = super::ffi::Vision::load(&projector, &model, false, 2).unwrap();
+    let mut embedding = |rgb: &[u8], (width, height): (u32, u32)| match vision
+        .encode(rgb, width, height, true)
+        .unwrap()
+        .into_iter()
+        .next()
+    {
+        Some(Part::Image(image)) => image.rows,
+        _ => panic!("no image part"),
+    };
+    for size in [(602, 336), (518, 392), (448, 448), (336, 602)] {
+        let name = format!("{}x{}", size.0, size.1);
+        let picture = image::open(folder.join(format!("{name}.png"))).unwrap().into_rgb8();
+        assert_eq!(picture.dimensions(), size);
+        let prepared = super::preprocess::prepare(&picture, size.0, size.1).unwrap();
+        assert!(
+            prepared.exact && (prepared.width, prepared.height) == size && *prepared.rgb == picture.as_raw()[..],
+            "{name}"
+        );
+
+        let bytes = std::fs::read(folder.join(format!("{name}.f16"))).unwrap();
+        let wanted: Vec<f32> =
+            bytes.chunks_exact(2).map(|b| half_to_single(u16::from_le_bytes([b[0], b[1]]))).collect();
+        let error = relative_error(&embedding(&prepared.rgb, size), &wanted);
+        let mut swapped = picture.clone();
+        swapped.pixels_mut().for_each(|p| p.0.swap(0, 2));
+        let control = relative_error(&embedding(&swapped, size), &wanted);
+        println!("{name}: error {error:.4}, with red and blue exchanged {control:.4}");
+        // What is left is llama.cpp's rounding of activations to 8 bits.
+        assert!(error < 0.02, "{name}: {error}");
+        assert!(control > 5.0 * error, "{name}: {control} against {error}");
+    }
+}
+
+/// IEEE half precision, without infinities.
+fn half_to_single(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023) / 1024.0);
+    let size = if exponent == 0 { fraction * 2f32.powi(-14) } else { (1.0 + fraction) * 2f32.powi(exponent - 15) };
+    if bits >> 15 == 0 { size } else { -size }
+}
