@@ -45,18 +45,25 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
         "ingest" | "engine" | "models" => EDGE,
         "speech" => &["error", "secret", "backoff", "shutdown", "frame", "bus", "metrics", "audio"],
-        "commentary" => {
-            &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "engine", "speech"]
-        }
+        "commentary" => &[
+            "error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "engine", "speech",
+        ],
         // A single look: the engine's trait, the loop's words.
         "ask" => &["error", "frame", "engine", "commentary"],
         // `engine` for the words of its status only.
-        "web" => {
-            &[
-                "error", "secret", "shutdown", "frame", "bus", "metrics", "commentary", "source", "engine", "window",
-                "audio",
-            ]
-        }
+        "web" => &[
+            "error",
+            "secret",
+            "shutdown",
+            "frame",
+            "bus",
+            "metrics",
+            "commentary",
+            "source",
+            "engine",
+            "window",
+            "audio",
+        ],
         "telemetry" => &["error", "secret"],
         "config" => &["error", "secret", "commentary", "engine", "window"],
         // The rooms that wire and start everything.

@@ -8,9 +8,7 @@ use vidette::audio::{AudioFrame, AudioListener, FADE_SAMPLES, FRAME_SAMPLES, FRA
 use vidette::bus::{Bus, Event, Numbered, Speech, SpeechPhase};
 use vidette::metrics::Metrics;
 use vidette::shutdown::{self, Trigger};
-use vidette::speech::{
-    CancelFlag, Clause, ClauseEvent, ClauseHandle, Pacing, Speaker, Voice, VoiceState, VoiceStatus,
-};
+use vidette::speech::{CancelFlag, Clause, ClauseEvent, ClauseHandle, Pacing, Speaker, Voice, VoiceState, VoiceStatus};
 
 const RATE: u32 = 24_000;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -59,11 +57,8 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let ready = VoiceStatus { state: VoiceState::Ready, name: Some("hummer"), reason: None };
-        let voice = Arc::new(Hummer {
-            status: watch::Sender::new(ready),
-            asked: Mutex::default(),
-            hanging: Mutex::default(),
-        });
+        let voice =
+            Arc::new(Hummer { status: watch::Sender::new(ready), asked: Mutex::default(), hanging: Mutex::default() });
         let (bus, metrics) = (Arc::new(Bus::new()), Arc::new(Metrics::new()));
         let events = bus.subscribe(None).live;
         let (trigger, shutdown) = shutdown::pair();
@@ -306,7 +301,7 @@ async fn a_voice_that_fails_is_told_and_the_next_words_are_spoken() {
     let (mut stage, mut listener) = Stage::listened().await;
     stage.say_all(1, "fail");
     hear(&mut listener, Duration::from_millis(200)).await;
-    // In the middle: what was made before it is faded out.
+    // In the middle: what was made before it is played.
     stage.say_all(2, "abcdefghijklmno. Then fail.");
     hear(&mut listener, Duration::from_secs(3)).await;
     stage.say_all(3, "Well again now.");

@@ -163,11 +163,7 @@ impl Worker {
         match self.speak("ok", &|| !self.closing.load(Ordering::Relaxed), &hear) {
             Ok(_) if heard.get() => {
                 tracing::info!("espeak-ng speaks");
-                self.status.send_replace(VoiceStatus {
-                    state: VoiceState::Ready,
-                    name: Some(PROGRAM),
-                    reason: None,
-                });
+                self.status.send_replace(VoiceStatus { state: VoiceState::Ready, name: Some(PROGRAM), reason: None });
             }
             Ok(_) => self.lost(&Error::unavailable("espeak_silent", "espeak-ng made no sound of a word")),
             Err(error) => self.lost(&error),
@@ -188,12 +184,7 @@ impl Worker {
     }
 
     /// Speaks a text to `tell`; how it ended, `None` when it was not wanted any more.
-    fn speak(
-        &self,
-        text: &str,
-        wanted: &dyn Fn() -> bool,
-        tell: &dyn Fn(ClauseEvent) -> bool,
-    ) -> Result<Option<End>> {
+    fn speak(&self, text: &str, wanted: &dyn Fn() -> bool, tell: &dyn Fn(ClauseEvent) -> bool) -> Result<Option<End>> {
         if text.is_empty() {
             return Ok(Some(End::Whole));
         }

@@ -181,7 +181,9 @@ fn who_cancels_ends_the_child_and_the_next_clause_is_spoken() {
 
 #[test]
 fn headers_are_read_as_they_are() {
-    let mut header = b"RIFF\x24\xf0\xff\x7fWAVEfmt \x10\0\0\0\x01\0\x01\0\x22\x56\0\0\x44\xac\0\0\x02\0\x10\0data\0\xf0\xff\x7f".to_vec();
+    let mut header =
+        b"RIFF\x24\xf0\xff\x7fWAVEfmt \x10\0\0\0\x01\0\x01\0\x22\x56\0\0\x44\xac\0\0\x02\0\x10\0data\0\xf0\xff\x7f"
+            .to_vec();
     assert_eq!(rate(&header), Some(22_050));
     header[22] = 2;
     assert_eq!(rate(&header), None);

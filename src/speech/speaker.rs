@@ -304,6 +304,8 @@ impl Task {
         let mut listeners = speaker.hub.listeners();
         let mut voice = speaker.voice.clone();
         let mut voice_lives = true;
+        // Somebody may have come before this task began.
+        self.audience(*listeners.borrow_and_update());
         loop {
             self.advance();
             tokio::select! {
@@ -338,7 +340,9 @@ impl Task {
         if self.on_air.is_none() && self.free_at.is_none_or(|at| at <= now()) {
             self.on_air = self.begin(&mut shared.script);
         }
-        let Some(on_air) = self.on_air.as_mut().filter(|on_air| on_air.end.is_none() && !on_air.complete) else { return };
+        let Some(on_air) = self.on_air.as_mut().filter(|on_air| on_air.end.is_none() && !on_air.complete) else {
+            return;
+        };
         if self.job.is_some() || on_air.playout.len() >= LOOKAHEAD {
             return;
         }
@@ -407,8 +411,14 @@ impl Task {
             Some(ClauseEvent::Failed { message, .. }) => message,
             None => "the voice went away".to_owned(),
         };
-        tracing::warn!(stream = self.stream, utterance = on_air.utterance, "not spoken: {failure}");
-        self.cut(SpeechPhase::Failed);
+        tracing::warn!(stream = self.stream, utterance = on_air.utterance, "not spoken to its end: {failure}");
+        // What was made before it is played.
+        on_air.end.get_or_insert(SpeechPhase::Failed);
+        if on_air.close().is_err() {
+            on_air.playout.close();
+        }
+        self.job = None;
+        self.speaker.lock().script.speaking = None;
     }
 
     /// Ends what is being played, with a fade.

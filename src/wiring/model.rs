@@ -130,7 +130,7 @@ fn lacks_to_speak(files: &ModelFiles) -> Option<String> {
     let parts = [
         (files.tts.is_none(), "tts/…-tts-….gguf"),
         (files.tts_projector.is_none(), "tts/…-projector-….gguf"),
-        (files.token2wav.is_none(), "the five files of token2wav-gguf/"),
+        (files.token2wav.is_none(), "token2wav-gguf/ with its five files"),
     ];
     let missing: Vec<_> = parts.into_iter().filter(|(missing, _)| *missing).map(|(_, file)| file).collect();
     (!missing.is_empty()).then(|| format!("{} has no {}", folder.display(), missing.join(", no ")))
