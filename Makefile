@@ -16,7 +16,8 @@ export MALLOC_ARENA_MAX ?= 2
 
 BUILD_PACKAGES = cmake clang libclang-dev g++ make pkg-config ccache \
 	libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
-RUN_PACKAGES = gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav
+RUN_PACKAGES = gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav \
+	espeak-ng
 MODEL_PACKAGES = python3-venv python3-pip
 TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg \
 	chromium chromium-driver
@@ -24,7 +25,7 @@ TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-p
 DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
 	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
 
-.PHONY: help run build test check docs setup setup-test tiny-model pull bench eval-demo demo-clips fuzz clean
+.PHONY: help run build test check docs setup setup-test tiny-model pull bench soak-audio eval-demo demo-clips fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -53,6 +54,9 @@ pull: build ## Download MODEL
 
 bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
 	$(CARGO) bench --locked --bench engine --bench program
+
+soak-audio: build ## Ten minutes of the voice: losses, timing, memory (SECONDS=60 for a short run)
+	$(PYTHON) scripts/soak_audio.py --seconds $(or $(SECONDS),600)
 
 # The first half's exit code must not keep the second half from running.
 eval-demo: build .venv-demo/ready ## Scores of the demo model, through the program (LIMIT=5 for a short run)

@@ -34,9 +34,9 @@ pub struct Stamps {
     pub first_token_ms: Option<f64>,
     /// … to the last token.
     pub last_token_ms: Option<f64>,
-    /// … to the first audio sample (speech).
+    /// … to the first audio sample, when the voice began before the text ended.
     pub first_audio_ms: Option<f64>,
-    /// … to the last audio sample (speech).
+    /// … to the last audio sample; the sound ends after the text, so it comes with `speech`.
     pub last_audio_ms: Option<f64>,
 }
 
@@ -74,6 +74,40 @@ pub struct Utterance {
     pub stamps: Stamps,
 }
 
+/// What became of an utterance's sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpeechPhase {
+    /// Its first sample goes out now; its text may still be being written.
+    Begun,
+    /// Spoken to its end.
+    Spoken,
+    /// A new instruction or a stop cut it off, or kept it from being spoken.
+    Cancelled,
+    /// Not spoken: it would have started too late.
+    Late,
+    /// Not spoken: a newer one came while it waited.
+    Replaced,
+    /// Cut off, because nobody listens any more.
+    Unheard,
+    /// The voice failed; see its status.
+    Failed,
+}
+
+/// A step of an utterance's sound.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Speech {
+    /// The utterance that is spoken.
+    pub utterance: u64,
+    pub phase: SpeechPhase,
+    /// Milliseconds from the newest frame's capture to the first sample, when there was one.
+    pub first_audio_ms: Option<f64>,
+    /// … to the last sample, once it is over.
+    pub last_audio_ms: Option<f64>,
+    /// Length of what was to be heard, milliseconds; 0 at its beginning.
+    pub audio_ms: f64,
+}
+
 /// What happens on a stream.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -82,6 +116,8 @@ pub enum Event {
     Token { utterance: u64, text: String },
     /// The end of an utterance.
     Utterance(Box<Utterance>),
+    /// A step of an utterance's sound; it may come before or after the end of the text.
+    Speech(Speech),
     /// Something in the status changed; read it from the status.
     Status,
 }

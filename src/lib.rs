@@ -2,13 +2,14 @@
 //! that knows all rooms and wires them.
 //!
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
-//! words (`error`, `secret`, `backoff`, `shutdown`, `frame`) · pure state (`window`, `bus`, `metrics`, `source`) ·
-//! edges (`ingest`, `engine`, `models`), which never see each other · `commentary` · `ask` · faces (`web`, `config`,
+//! words (`error`, `secret`, `backoff`, `shutdown`, `frame`) · pure state (`window`, `bus`, `metrics`, `source`, `audio`) ·
+//! edges (`ingest`, `engine`, `speech`, `models`), which never see each other · `commentary` · `ask` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod ask;
+pub mod audio;
 pub mod backoff;
 pub mod bus;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod models;
 pub mod secret;
 pub mod shutdown;
 pub mod source;
+pub mod speech;
 pub mod telemetry;
 pub mod web;
 pub mod window;

@@ -77,6 +77,34 @@ pub struct Metrics {
     pub window_to_text_seconds: Histograms,
     /// From the job's start in the engine to the last token.
     pub inference_seconds: Histograms,
+    /// Utterances spoken to their end.
+    pub speech_spoken: Counters,
+    /// Utterances whose sound was cut off by a new instruction or a stop.
+    pub speech_cancelled: Counters,
+    /// Utterances not spoken because their sound would have started too late.
+    pub speech_late: Counters,
+    /// Utterances not spoken because a newer one came while they waited.
+    pub speech_replaced: Counters,
+    /// Utterances not spoken, or not to their end, because nobody listens.
+    pub speech_unheard: Counters,
+    /// Utterances that the voice failed at.
+    pub speech_failed: Counters,
+    /// Utterances of which only the beginning is spoken, for their length.
+    pub speech_shortened: Counters,
+    /// Samples made, once for each listener that was to get them.
+    pub audio_samples: Counters,
+    /// Samples that a listener took.
+    pub audio_samples_sent: Counters,
+    /// Samples that a listener was too slow for.
+    pub audio_samples_dropped: Counters,
+    /// Listeners to the sound.
+    pub audio_listeners: Gauges,
+    /// From the newest frame's capture to the first audio sample.
+    pub first_audio_seconds: Histograms,
+    /// From the newest frame's capture to the last audio sample.
+    pub last_audio_seconds: Histograms,
+    /// From the first word's being written to the first audio sample.
+    pub text_to_audio_seconds: Histograms,
     /// Connections of HTTP clients open now.
     pub http_connections: Gauge<i64, AtomicI64>,
     /// Connections refused because too many were open.
@@ -119,6 +147,20 @@ impl Metrics {
             last_token_seconds: histograms(),
             window_to_text_seconds: histograms(),
             inference_seconds: histograms(),
+            speech_spoken: Family::default(),
+            speech_cancelled: Family::default(),
+            speech_late: Family::default(),
+            speech_replaced: Family::default(),
+            speech_unheard: Family::default(),
+            speech_failed: Family::default(),
+            speech_shortened: Family::default(),
+            audio_samples: Family::default(),
+            audio_samples_sent: Family::default(),
+            audio_samples_dropped: Family::default(),
+            audio_listeners: Family::default(),
+            first_audio_seconds: histograms(),
+            last_audio_seconds: histograms(),
+            text_to_audio_seconds: histograms(),
             http_connections: Gauge::default(),
             http_refused: Counter::default(),
             http_slow_clients: Counter::default(),
@@ -160,7 +202,29 @@ impl Metrics {
         r.register("http_refused", "HTTP connections refused for their number", m.http_refused.clone());
         r.register("http_slow_clients", "HTTP connections cut off for reading too slowly", m.http_slow_clients.clone());
         r.register("events_lagged", "Events that slow listeners did not get", m.events_lagged.clone());
+        m.register_sound();
         m
+    }
+
+    fn register_sound(&mut self) {
+        let r = &mut self.registry;
+        r.register("speech_spoken", "Utterances spoken to their end", self.speech_spoken.clone());
+        r.register("speech_cancelled", "Utterances whose sound was cut off", self.speech_cancelled.clone());
+        r.register("speech_late", "Utterances not spoken for being late", self.speech_late.clone());
+        r.register("speech_replaced", "Utterances not spoken for a newer one", self.speech_replaced.clone());
+        r.register("speech_unheard", "Utterances not spoken as nobody listens", self.speech_unheard.clone());
+        r.register("speech_failed", "Utterances that the voice failed at", self.speech_failed.clone());
+        r.register("speech_shortened", "Utterances too long to be spoken whole", self.speech_shortened.clone());
+        r.register("audio_samples", "Samples made, for each listener", self.audio_samples.clone());
+        r.register("audio_samples_sent", "Samples that a listener took", self.audio_samples_sent.clone());
+        r.register("audio_samples_dropped", "Samples a listener was too slow for", self.audio_samples_dropped.clone());
+        r.register("audio_listeners", "Listeners to the sound", self.audio_listeners.clone());
+        let (first, last) = (self.first_audio_seconds.clone(), self.last_audio_seconds.clone());
+        let s = || Unit::Seconds;
+        r.register_with_unit("first_audio", "Newest frame's capture to first audio sample", s(), first);
+        r.register_with_unit("last_audio", "Newest frame's capture to last audio sample", s(), last);
+        let from_text = self.text_to_audio_seconds.clone();
+        r.register_with_unit("text_to_audio", "First word written to first audio sample", s(), from_text);
     }
 
     /// The text that Prometheus reads.

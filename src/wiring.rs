@@ -1,18 +1,20 @@
-//! Puts the rooms together: engine, streams with their sources, the HTTP face; and takes them apart in order.
-//! Not here: what any of them does; from options to an engine (`model`).
+//! Puts the rooms together: engine, voice, streams with their sources, the HTTP face; and takes them apart in order.
+//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`).
 
 pub(crate) mod model;
+mod voice;
 
 #[cfg(feature = "ingest")]
 use crate::commentary::StreamParts;
 use crate::commentary::Streams;
-use crate::config::Config;
 #[cfg(feature = "ingest")]
 use crate::config::VideoConfig;
+use crate::config::{Config, VoiceConfig};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::speech::Pacing;
 use crate::web::{self, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
@@ -33,7 +35,13 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     let engine = model::open_or_tell(&config.model).await?;
     config.commentary.sampling = config.commentary.sampling.or(engine.sampling);
-    let streams = Arc::new(open_streams(&config, Arc::clone(&engine.door), &metrics, &shutdown)?);
+    let voice = config.voice.as_ref().map(|v| Ok::<_, Error>((voice::open(v, engine.mute.as_deref())?, pacing(v))));
+    let voice = voice.transpose()?;
+    let mut streams = open_streams(&config, Arc::clone(&engine.door), &metrics, &shutdown)?;
+    if let Some((voice, pacing)) = &voice {
+        streams = streams.with_voice(Arc::clone(&voice.door), *pacing);
+    }
+    let streams = Arc::new(streams);
     for stream in &config.streams {
         let (handle, _) = streams.ensure(&stream.name)?;
         if stream.instruction.is_some() || stream.profile.is_some() {
@@ -54,8 +62,15 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
         ..WebConfig::default()
     };
     web::serve(listener, streams, metrics, engine.door.status(), web, shutdown.clone()).await;
+    if let Some((voice, _)) = voice {
+        voice.stop().await;
+    }
     engine.stop().await;
     Ok(())
+}
+
+fn pacing(config: &VoiceConfig) -> Pacing {
+    Pacing { pause_after: config.pause_after, max_delay: config.max_delay }
 }
 
 /// Nobody named a source, so the demo model shows itself on the clip that comes with it. Without the clip there is

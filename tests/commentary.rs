@@ -195,7 +195,7 @@ impl House {
             match &event.event {
                 Event::Token { text, .. } => tokens.push_str(text),
                 Event::Utterance(utterance) => return (tokens, (**utterance).clone()),
-                Event::Status => {}
+                Event::Speech(_) | Event::Status => {}
             }
         }
     }

@@ -41,16 +41,29 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
     Some(match room {
         "error" | "secret" | "backoff" | "shutdown" | "frame" => WORDS,
         "window" | "bus" | "metrics" | "source" => WORDS,
+        // What every listener lost is counted where it is lost.
+        "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
         "ingest" | "engine" | "models" => EDGE,
-        "commentary" => {
-            &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "engine"]
-        }
+        "speech" => &["error", "secret", "backoff", "shutdown", "frame", "bus", "metrics", "audio"],
+        "commentary" => &[
+            "error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "engine", "speech",
+        ],
         // A single look: the engine's trait, the loop's words.
         "ask" => &["error", "frame", "engine", "commentary"],
         // `engine` for the words of its status only.
-        "web" => {
-            &["error", "secret", "shutdown", "frame", "bus", "metrics", "commentary", "source", "engine", "window"]
-        }
+        "web" => &[
+            "error",
+            "secret",
+            "shutdown",
+            "frame",
+            "bus",
+            "metrics",
+            "commentary",
+            "source",
+            "engine",
+            "window",
+            "audio",
+        ],
         "telemetry" => &["error", "secret"],
         "config" => &["error", "secret", "commentary", "engine", "window"],
         // The rooms that wire and start everything.
@@ -85,6 +98,7 @@ fn every_dependency_has_one_door() {
         ("std::env::var", &["config"]),
         ("ureq::", &["models"]),
         ("image::", &["ask"]),
+        ("samplerate::", &["audio"]),
         ("prometheus_client", &["metrics"]),
         ("println!", &["cli"]),
         ("parse::launch", &[]),

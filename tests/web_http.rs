@@ -6,7 +6,7 @@ mod web_server;
 
 use serde_json::json;
 use std::time::Duration;
-use vidette::bus::{Event, Finish};
+use vidette::bus::{Event, Finish, Speech, SpeechPhase};
 use vidette::engine::EngineState;
 use vidette::secret::Secret;
 use vidette::web::{Access, ROUTES, WebConfig};
@@ -263,7 +263,11 @@ async fn the_token_opens_every_route_and_nothing_else_does() {
         }
     }
     let open: Vec<_> = ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
-    assert_eq!(open, ["/", "/app.js", "/style.css", "/live", "/ready", "/api/session"], "public by intention only");
+    assert_eq!(
+        open,
+        ["/", "/app.js", "/style.css", "/voice.js", "/voice.css", "/live", "/ready", "/api/session"],
+        "public by intention only"
+    );
 }
 
 #[tokio::test]
@@ -315,6 +319,7 @@ async fn the_description_and_the_routes_are_the_same() {
         ("source", "SourceStatus"),
         ("commentary", "CommentaryStatus"),
         ("engine", "EngineStatus"),
+        ("voice", "VoiceStatus"),
     ] {
         let real = if part.is_empty() { &status } else { &status[part] };
         same_fields(real, &doc["components"]["schemas"][schema]);
@@ -323,6 +328,9 @@ async fn the_description_and_the_routes_are_the_same() {
     let real = serde_json::to_value(u).unwrap();
     same_fields(&real, &doc["components"]["schemas"]["Utterance"]);
     same_fields(&real["stamps"], &doc["components"]["schemas"]["Stamps"]);
+    let speech =
+        Speech { utterance: 1, phase: SpeechPhase::Begun, first_audio_ms: None, last_audio_ms: None, audio_ms: 0.0 };
+    same_fields(&serde_json::to_value(speech).unwrap(), &doc["components"]["schemas"]["Speech"]);
 }
 
 #[track_caller]

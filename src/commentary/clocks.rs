@@ -37,8 +37,13 @@ impl Clocks {
         self.last_token = Some(at);
     }
 
-    /// For the utterance.
-    pub(super) fn stamps(&self) -> Stamps {
+    /// When the newest frame was captured.
+    pub(super) fn captured(&self) -> Instant {
+        self.newest.captured
+    }
+
+    /// For the utterance, whose sound may have begun. Its end comes later, with an event of its own.
+    pub(super) fn stamps(&self, first_audio: Option<Instant>) -> Stamps {
         let since_newest = |at: Option<Instant>| at.map(|at| seconds(self.newest.captured, at) * 1e3);
         Stamps {
             oldest_frame: self.oldest.seq,
@@ -50,7 +55,7 @@ impl Clocks {
             prefill_done_ms: since_newest(self.prefilled),
             first_token_ms: since_newest(self.first_token),
             last_token_ms: since_newest(self.last_token),
-            first_audio_ms: None,
+            first_audio_ms: since_newest(first_audio),
             last_audio_ms: None,
         }
     }

@@ -151,6 +151,9 @@ impl Cycle {
         let orders = self.orders.borrow_and_update().clone();
         if orders.serial != self.serial {
             self.serial = orders.serial;
+            if let Some(speaker) = self.stream.speaker() {
+                speaker.cancel();
+            }
             self.gate.reset();
             self.history.clear();
             self.due = None;
@@ -322,9 +325,10 @@ impl Cycle {
 
     fn answered(&mut self, look: Look, finish: Finish) {
         let skipped = look.answer.says_nothing();
-        if !self.tell(look.serial, || Event::Utterance(Box::new(look.utterance(finish)))) {
+        if !self.tell(look.serial, || Event::Utterance(Box::new(self.utterance(&look, finish)))) {
             return self.cut_off(&look);
         }
+        self.fall_silent(look.number);
         self.told = look.number;
         self.backoff.reset();
         self.due = Some(Instant::now() + self.settings.interval);
@@ -377,16 +381,35 @@ impl Cycle {
 
     fn close_shown(&mut self, look: &Look, finish: Finish) {
         if look.answer.is_shown() {
-            self.stream.bus().publish(Event::Utterance(Box::new(look.utterance(finish))));
+            self.stream.bus().publish(Event::Utterance(Box::new(self.utterance(look, finish))));
             self.told = look.number;
+            self.fall_silent(look.number);
+        }
+    }
+
+    /// As it is told; with the first sample's stamp when its sound has begun already.
+    fn utterance(&self, look: &Look, finish: Finish) -> Utterance {
+        let first_audio = self.stream.speaker().and_then(|speaker| speaker.first_audio(look.number));
+        look.utterance(finish, first_audio)
+    }
+
+    /// The speaker gets no more text of this utterance.
+    fn fall_silent(&self, utterance: u64) {
+        if let Some(speaker) = self.stream.speaker() {
+            speaker.end(utterance);
         }
     }
 
     /// False when the look's orders are no longer in force; then nothing was told.
     fn tell_piece(&self, look: &Look, piece: Option<String>) -> bool {
         let Some(text) = piece else { return true };
+        let spoken = self.stream.speaker().map(|speaker| (speaker, text.clone()));
         if !self.tell(look.serial, || Event::Token { utterance: look.number, text }) {
             return false;
+        }
+        // When new orders came just now, `take_orders` is next and takes it back.
+        if let Some((speaker, text)) = spoken {
+            speaker.say(look.number, look.clocks.captured(), &text);
         }
         self.show(CommentaryState::Speaking);
         true
@@ -409,7 +432,7 @@ impl Cycle {
 }
 
 impl Look {
-    fn utterance(&self, finish: Finish) -> Utterance {
+    fn utterance(&self, finish: Finish, first_audio: Option<std::time::Instant>) -> Utterance {
         Utterance {
             utterance: self.number,
             text: self.answer.text().to_owned(),
@@ -419,7 +442,7 @@ impl Look {
             tokens: self.tokens,
             frames: self.frames,
             frames_encoded: self.encoded,
-            stamps: self.clocks.stamps(),
+            stamps: self.clocks.stamps(first_audio),
         }
     }
 }

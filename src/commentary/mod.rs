@@ -1,5 +1,5 @@
 //! The watch loop: window -> prompt -> engine -> bus, for every stream; instruction, profiles, history, pacing.
-//! Not here: llama.cpp (`engine` behind its trait), GStreamer (`ingest` behind `source`), HTTP (`web`).
+//! Not here: llama.cpp (`engine` behind its trait), sound (`speech`, to whose speaker the text is handed), GStreamer (`ingest` behind `source`), HTTP (`web`).
 //!
 //! The public words of this module are what faces (`web`, later LiveKit) use: [`Streams`], [`Stream`],
 //! [`StreamStatus`], [`Profile`]; and what a single look (`ask`) shares with the loop: [`prompt()`], [`History`],

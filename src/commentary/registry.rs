@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::source::SourceHandle;
+use crate::speech::{Pacing, Speaker, Voice};
 use crate::window::SharedWindow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,12 +32,15 @@ pub struct Streams {
     engine: Arc<dyn Engine>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
+    /// One for all streams; `None` when none was asked for.
+    voice: Option<(Arc<dyn Voice>, Pacing)>,
     by_name: Mutex<BTreeMap<String, Entry>>,
 }
 
 struct Entry {
     stream: Arc<Stream>,
     task: tokio::task::JoinHandle<()>,
+    speaking: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Streams {
@@ -48,7 +52,14 @@ impl Streams {
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Self {
-        Self { make, settings, engine, metrics, shutdown, by_name: Mutex::default() }
+        Self { make, settings, engine, metrics, shutdown, voice: None, by_name: Mutex::default() }
+    }
+
+    /// The same, spoken: every stream made from now on has a speaker.
+    #[must_use]
+    pub fn with_voice(mut self, voice: Arc<dyn Voice>, pacing: Pacing) -> Self {
+        self.voice = Some((voice, pacing));
+        self
     }
 
     /// The stream of that name.
@@ -80,7 +91,9 @@ impl Streams {
             .hint("delete one first"));
         }
         let StreamParts { window, bus, source } = (self.make)(name);
-        let stream = Arc::new(Stream::new(Arc::from(name), &self.settings, bus, window, source, self.engine.status()));
+        let (speaker, speaking) = self.voice.as_ref().map(|voice| self.speaker(name, voice, &bus)).unzip();
+        let engine = self.engine.status();
+        let stream = Arc::new(Stream::new(Arc::from(name), &self.settings, bus, window, source, engine, speaker));
         let task = super::cycle::spawn(
             Arc::clone(&stream),
             Arc::clone(&self.engine),
@@ -88,7 +101,7 @@ impl Streams {
             Arc::clone(&self.metrics),
             self.shutdown.clone(),
         );
-        by_name.insert(name.to_owned(), Entry { stream: Arc::clone(&stream), task });
+        by_name.insert(name.to_owned(), Entry { stream: Arc::clone(&stream), task, speaking });
         Ok((stream, true))
     }
 
@@ -104,7 +117,20 @@ impl Streams {
         };
         let stopped = entry.stream.stop().await;
         entry.task.abort();
+        if let Some(speaking) = entry.speaking {
+            speaking.abort();
+        }
         stopped
+    }
+
+    fn speaker(
+        &self,
+        name: &str,
+        (voice, pacing): &(Arc<dyn Voice>, Pacing),
+        bus: &Arc<Bus>,
+    ) -> (Arc<Speaker>, tokio::task::JoinHandle<()>) {
+        let (voice, metrics) = (Arc::clone(voice), Arc::clone(&self.metrics));
+        Speaker::spawn(name, voice, *pacing, Arc::clone(bus), metrics, self.shutdown.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {

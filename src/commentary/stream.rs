@@ -6,6 +6,7 @@ use crate::bus::{Bus, Event};
 use crate::engine::{EngineStatus, SamplingChoice};
 use crate::error::{Error, Kind, Result};
 use crate::source::{SourceHandle, SourceStatus};
+use crate::speech::{Speaker, SpeechStatus};
 use crate::window::{Pick, SharedWindow};
 use serde::Serialize;
 use std::sync::Arc;
@@ -78,6 +79,7 @@ pub struct StreamStatus {
     pub source: SourceStatus,
     pub commentary: CommentaryStatus,
     pub engine: EngineStatus,
+    pub voice: SpeechStatus,
     /// Frames in the window now, and bytes of them.
     pub window_frames: usize,
     pub window_bytes: usize,
@@ -107,6 +109,8 @@ pub struct Stream {
     orders: watch::Sender<Orders>,
     commentary: watch::Sender<CommentaryStatus>,
     engine: watch::Receiver<EngineStatus>,
+    /// `None` when no voice was asked for.
+    speaker: Option<Arc<Speaker>>,
     born: Instant,
 }
 
@@ -118,6 +122,7 @@ impl Stream {
         window: Arc<SharedWindow>,
         source: SourceHandle,
         engine: watch::Receiver<EngineStatus>,
+        speaker: Option<Arc<Speaker>>,
     ) -> Self {
         let instruction = settings.instruction.clone().unwrap_or_else(|| settings.profile.instruction.to_owned());
         let orders = Orders { running: false, profile: settings.profile, instruction, serial: 0 };
@@ -134,6 +139,7 @@ impl Stream {
             orders: watch::Sender::new(orders),
             commentary: watch::Sender::new(commentary),
             engine,
+            speaker,
             born: Instant::now(),
         }
     }
@@ -146,6 +152,11 @@ impl Stream {
     /// Where its pictures and events are.
     pub fn bus(&self) -> &Arc<Bus> {
         &self.bus
+    }
+
+    /// Who speaks it; `None` when no voice was asked for.
+    pub fn speaker(&self) -> Option<&Arc<Speaker>> {
+        self.speaker.as_ref()
     }
 
     /// Opens `source` in place of what is open and starts commenting.
@@ -221,6 +232,7 @@ impl Stream {
             source: self.source.status().borrow().clone(),
             commentary: self.commentary.borrow().clone(),
             engine: self.engine.borrow().clone(),
+            voice: self.speaker.as_ref().map_or_else(SpeechStatus::off, |speaker| speaker.status()),
             window_frames,
             window_bytes,
             viewers: self.bus.viewers(),

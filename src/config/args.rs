@@ -75,7 +75,7 @@ const ASK_LOG: &str = "What is logged: error, warn, info, debug or trace, or a t
 fn hide_what_only_run_needs(arg: Arg) -> Arg {
     let matters = match arg.get_help_heading() {
         Some("Watching") => matches!(arg.get_id().as_str(), "instruction" | "profile"),
-        Some("Video") => false,
+        Some("Video" | "Voice") => false,
         Some("Server") if arg.get_id() == "log" => return arg.help(ASK_LOG),
         Some("Server") => false,
         _ => true,

@@ -79,6 +79,26 @@ pub struct ModelConfig {
     pub embedding_cache_bytes: usize,
 }
 
+/// Which voice speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VoiceChoice {
+    /// The model's own if its files are there, else espeak-ng.
+    Auto,
+    MiniCpmO,
+    Espeak,
+}
+
+/// Values of the voice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VoiceConfig {
+    pub choice: VoiceChoice,
+    pub espeak_voice: String,
+    /// Where programs are found; empty when `PATH` is not set.
+    pub search_path: String,
+    pub pause_after: Duration,
+    pub max_delay: Duration,
+}
+
 /// Values of the HTTP face.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
@@ -96,6 +116,8 @@ pub struct Config {
     pub window: Bounds,
     pub model: ModelConfig,
     pub commentary: Settings,
+    /// `None` when it is off.
+    pub voice: Option<VoiceConfig>,
     pub server: ServerConfig,
     pub log: String,
 }
@@ -205,6 +227,7 @@ impl Config {
                 embedding_cache_bytes: mib("EMBEDDING_CACHE_MIB", o.embedding_cache_mib)?,
             },
             commentary,
+            voice: voice(&o, environment)?,
             server: server(&o, environment)?,
             log: o.log.clone().unwrap_or_else(|| "info".to_owned()),
         })
@@ -301,6 +324,33 @@ fn server(o: &Options, environment: &dyn Environment) -> Result<ServerConfig> {
         allowed_hosts: hosts.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_owned).collect(),
         max_connections: within("MAX_CONNECTIONS", o.max_connections.unwrap_or(64), 4, 4096)?,
     })
+}
+
+/// Wrong values are told even while the voice is off.
+fn voice(o: &Options, environment: &dyn Environment) -> Result<Option<VoiceConfig>> {
+    let choices = [
+        ("auto", Some(VoiceChoice::Auto)),
+        ("minicpm-o", Some(VoiceChoice::MiniCpmO)),
+        ("espeak", Some(VoiceChoice::Espeak)),
+        ("off", None),
+    ];
+    let choice = one_of("VOICE", o.voice.as_deref().unwrap_or("auto"), &choices)?;
+    let espeak_voice = o.espeak_voice.as_deref().unwrap_or("en");
+    // It becomes an argument of a program.
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '_');
+    let begins_well = espeak_voice.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !begins_well || espeak_voice.len() > 64 || !espeak_voice.chars().all(fits) {
+        return Err(bad("ESPEAK_VOICE", "must be a voice's name such as en, en-us or en+f3"));
+    }
+    let pause_after = seconds("TTS_PAUSE_AFTER", o.tts_pause_after.unwrap_or(0.5), 0.0, 60.0)?;
+    let max_delay = seconds("TTS_MAX_DELAY", o.tts_max_delay.unwrap_or(6.0), 0.1, 600.0)?;
+    Ok(choice.filter(|_| o.enable_tts.unwrap_or(false)).map(|choice| VoiceConfig {
+        choice,
+        espeak_voice: espeak_voice.to_owned(),
+        search_path: environment.get("PATH").unwrap_or_default(),
+        pause_after,
+        max_delay,
+    }))
 }
 
 /// What was not given stays open: the model's file may have a say in it.

@@ -104,6 +104,22 @@ options! {
     {arg(value_name = "N", help_heading = "Answers")}
     seed: u32 = "SEED",
 
+    /// Speak the commentary: `/api/audio-stream` and the page's Listen button. Default: false
+    {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Voice")}
+    enable_tts: bool = "ENABLE_TTS",
+    /// Who speaks: auto (the model's own voice if it can, else espeak-ng), minicpm-o, espeak or off. Default: auto
+    {arg(value_name = "WHICH", help_heading = "Voice")}
+    voice: String = "VOICE",
+    /// Voice or language of espeak-ng, as `espeak-ng --voices` lists them. Default: en
+    {arg(value_name = "NAME", help_heading = "Voice")}
+    espeak_voice: String = "ESPEAK_VOICE",
+    /// Seconds of silence after each spoken utterance, at least. Default: 0.5
+    {arg(value_name = "SECONDS", help_heading = "Voice")}
+    tts_pause_after: f64 = "TTS_PAUSE_AFTER",
+    /// Seconds from an utterance's first word to its sound; one that would start later is not spoken. Default: 6
+    {arg(value_name = "SECONDS", help_heading = "Voice")}
+    tts_max_delay: f64 = "TTS_MAX_DELAY",
+
     /// Most frames a second for viewers. Default: 25
     {arg(value_name = "FPS", help_heading = "Video")}
     jpeg_fps: f64 = "JPEG_FPS",

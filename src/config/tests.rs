@@ -62,6 +62,11 @@ fn every_wrong_value_is_named() {
         (Options { temperature: Some(-1.0), ..d() }, "TEMPERATURE"),
         (Options { profile: Some("opera".into()), ..d() }, "PROFILE"),
         (Options { decoder: Some("quantum".into()), ..d() }, "DECODER"),
+        (Options { voice: Some("opera".into()), ..d() }, "VOICE"),
+        (Options { espeak_voice: Some("-f/etc/passwd".into()), ..d() }, "ESPEAK_VOICE"),
+        (Options { espeak_voice: Some(String::new()), ..d() }, "ESPEAK_VOICE"),
+        (Options { tts_pause_after: Some(-1.0), ..d() }, "TTS_PAUSE_AFTER"),
+        (Options { tts_max_delay: Some(f64::NAN), ..d() }, "TTS_MAX_DELAY"),
         (Options { rtsp_transport: Some("pigeon".into()), ..d() }, "RTSP_TRANSPORT"),
         (Options { server_host: Some("my house".into()), ..d() }, "SERVER_HOST"),
         (Options { api_token: Some("short".into()), ..d() }, "API_TOKEN"),
@@ -70,6 +75,22 @@ fn every_wrong_value_is_named() {
         assert!(error.message.contains(name), "{name}: {error}");
         assert!(!error.message.contains("short"), "a token is never shown");
     }
+}
+
+#[test]
+fn the_voice_is_off_unless_asked_for() {
+    let voice = |enable_tts, voice: Option<&str>| {
+        let options = Options { enable_tts, voice: voice.map(str::to_owned), ..Options::default() };
+        Config::new(None, options, &Fixed(&[("PATH", "/bin")])).unwrap().voice
+    };
+    assert_eq!(voice(None, None), None);
+    assert_eq!(voice(Some(false), Some("espeak")), None);
+    assert_eq!(voice(None, Some("minicpm-o")), None);
+    assert_eq!(voice(Some(true), Some("off")), None);
+    let auto = voice(Some(true), None).unwrap();
+    assert_eq!((auto.choice, auto.search_path.as_str()), (VoiceChoice::Auto, "/bin"));
+    assert_eq!((auto.pause_after.as_millis(), auto.max_delay.as_secs()), (500, 6));
+    assert_eq!(voice(Some(true), Some("minicpm-o")).unwrap().choice, VoiceChoice::MiniCpmO);
 }
 
 #[test]

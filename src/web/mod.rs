@@ -1,5 +1,5 @@
-//! The HTTP face: the routes of the API, the live streams (SSE, MJPEG), the page, and the server under them.
-//! Not here: what is told (`bus`, `commentary`), JPEG encoding (`ingest`), options and their names (`config`).
+//! The HTTP face: the routes of the API, the live streams (SSE, MJPEG, PCM), the page, and the server under them.
+//! Not here: what is told (`bus`, `commentary`), JPEG encoding (`ingest`), the voice (`speech`), options and their names (`config`).
 //!
 //! warp finds the handler of a request; everything that has to hold for *every* request stands outside of
 //! warp's filters, in one place each: the accept loop with its limits (`server`), the deadline of writes
@@ -7,6 +7,7 @@
 
 mod answer;
 mod api;
+mod audio;
 mod body;
 mod config;
 mod deadline;

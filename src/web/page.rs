@@ -1,4 +1,4 @@
-//! The page's three files, part of the program. Not here: the API that they use.
+//! The page's files, part of the program. Not here: the API that they use.
 
 use super::answer::{Response, typed};
 use bytes::Bytes;
@@ -22,4 +22,13 @@ pub(super) fn script() -> Response {
 
 pub(super) fn style() -> Response {
     file("text/css; charset=utf-8", include_str!("../../static/style.css"))
+}
+
+/// The controls of the voice, which build themselves.
+pub(super) fn voice_script() -> Response {
+    file("text/javascript; charset=utf-8", include_str!("../../static/voice.js"))
+}
+
+pub(super) fn voice_style() -> Response {
+    file("text/css; charset=utf-8", include_str!("../../static/voice.css"))
 }

@@ -4,7 +4,7 @@
 
 use super::answer::{Answer, Refusal, Response};
 use super::server::Face;
-use super::{api, mjpeg, ops, page, sse};
+use super::{api, audio, mjpeg, ops, page, sse};
 use bytes::Bytes;
 use std::convert::Infallible;
 use std::future::Future;
@@ -59,6 +59,8 @@ pub const ROUTES: &[Route] = &[
     open("/"),
     open("/app.js"),
     open("/style.css"),
+    open("/voice.js"),
+    open("/voice.css"),
     open("/live"),
     open("/ready"),
     Route { method: "POST", path: "/api/session", access: Access::Public, body: Body::Required },
@@ -71,6 +73,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/stream"),
     get("/api/frame"),
     get("/api/mjpeg"),
+    get("/api/audio-stream"),
     get("/api/status"),
     get("/api/streams"),
     with_body("PUT", "/api/streams/{name}", Body::Optional),
@@ -82,6 +85,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/streams/{name}/stream"),
     get("/api/streams/{name}/frame"),
     get("/api/streams/{name}/mjpeg"),
+    get("/api/streams/{name}/audio-stream"),
     get("/api/streams/{name}/status"),
 ];
 
@@ -159,10 +163,15 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         .and(warp::get())
         .and(with.clone())
         .and(headers)
-        .and(query)
+        .and(query.clone())
         .then(|s, f, h: HeaderMap, q: String| tell(sse::stream(s, f, h, q)));
     let frame = on("frame").and(warp::get()).and(with.clone()).then(|s, f| tell(mjpeg::frame(s, f)));
     let video = on("mjpeg").and(warp::get()).and(with.clone()).then(|s, f| tell(mjpeg::video(s, f)));
+    let sound = on("audio-stream")
+        .and(warp::get())
+        .and(with.clone())
+        .and(query)
+        .then(|s, f, q: String| tell(audio::stream(s, f, q)));
 
     let list = path("api/streams").and(warp::get()).and(with.clone()).then(|f| tell(api::list(f)));
     let named = warp::path!("api" / "streams" / String);
@@ -183,11 +192,14 @@ pub(super) fn router(face: Arc<Face>) -> Router {
     let index = warp::path::end().and(warp::get()).map(page::index);
     let script = path("app.js").and(warp::get()).map(page::script);
     let style = path("style.css").and(warp::get()).map(page::style);
+    let voice_script = path("voice.js").and(warp::get()).map(page::voice_script);
+    let voice_style = path("voice.css").and(warp::get()).map(page::voice_style);
 
     either([
         status.boxed(),
         frame.boxed(),
         video.boxed(),
+        sound.boxed(),
         stream.boxed(),
         start.boxed(),
         stop.boxed(),
@@ -204,6 +216,8 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         index.boxed(),
         script.boxed(),
         style.boxed(),
+        voice_script.boxed(),
+        voice_style.boxed(),
     ])
 }
 

@@ -119,6 +119,7 @@ impl Feed {
                 block("token", id, &object!({"utterance": utterance, "text": text})).into()
             }
             Event::Utterance(utterance) => block("utterance", id, utterance).into(),
+            Event::Speech(speech) => block("speech", id, speech).into(),
             Event::Status => match self.stream.upgrade() {
                 Some(stream) => block("status", id, &stream.status()).into(),
                 None => self.bye("stream_deleted"),

@@ -30,6 +30,8 @@ pub struct OpenEngine {
     pub sampling: SamplingChoice,
     /// The folder of the demo model, when that is what was loaded.
     pub demo: Option<PathBuf>,
+    /// What the model lacks to speak with its own voice; `None` when nothing.
+    pub mute: Option<String>,
     #[cfg(feature = "llama")]
     llama: Option<Arc<LlamaEngine>>,
 }
@@ -41,6 +43,7 @@ impl OpenEngine {
             door: Arc::new(AbsentEngine::new(why, failed)),
             sampling: SamplingChoice::default(),
             demo: None,
+            mute: Some("there is no model".to_owned()),
             #[cfg(feature = "llama")]
             llama: None,
         }
@@ -120,6 +123,19 @@ fn advice(names: &[&str]) -> String {
     names.iter().filter_map(line).collect::<Vec<_>>().join("; ")
 }
 
+/// What is missing beside the model for its own voice.
+#[cfg(feature = "llama")]
+fn lacks_to_speak(files: &ModelFiles) -> Option<String> {
+    let folder = files.language.parent().unwrap_or(std::path::Path::new("."));
+    let parts = [
+        (files.tts.is_none(), "tts/…-tts-….gguf"),
+        (files.tts_projector.is_none(), "tts/…-projector-….gguf"),
+        (files.token2wav.is_none(), "token2wav-gguf/ with its five files"),
+    ];
+    let missing: Vec<_> = parts.into_iter().filter(|(missing, _)| *missing).map(|(_, file)| file).collect();
+    (!missing.is_empty()).then(|| format!("{} has no {}", folder.display(), missing.join(", no ")))
+}
+
 #[cfg(feature = "llama")]
 /// The advice of the model's file in the engine's words.
 fn choice(advice: models::SamplingAdvice) -> SamplingChoice {
@@ -139,6 +155,7 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
     for note in &files.notes {
         tracing::info!("{note}");
     }
+    let mute = lacks_to_speak(&files);
     let inspected = tokio::task::spawn_blocking(move || {
         let language = models::inspect_language_model(&files.language)?;
         let projector = models::inspect_projector(&files.projector)?;
@@ -178,7 +195,7 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
         language: language.path,
         projector: projector.path,
     })?);
-    Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, sampling, demo, llama: Some(engine) })
+    Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, sampling, demo, mute, llama: Some(engine) })
 }
 
 #[cfg(not(feature = "llama"))]

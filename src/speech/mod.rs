@@ -1,0 +1,137 @@
+//! The voice: makes sound of clauses, one at a time, for all streams; and each stream's speaker, which decides what is
+//! said when. This file is the wall: what crosses it is plain owned data that can be serialised, so that a thread
+//! (today) or a child process can stand behind it.
+//! Not here: what is commented on (`commentary`), who listens and resampling (`audio`), HTTP (`web`).
+
+mod absent;
+mod child;
+mod clauses;
+mod espeak;
+mod script;
+mod speakable;
+mod speaker;
+
+pub use absent::AbsentVoice;
+pub use clauses::{MAX_CLAUSE, Splitter};
+pub use espeak::{EspeakConfig, EspeakVoice};
+pub use script::{MAX_UTTERANCE, Pacing};
+pub use speakable::speakable;
+pub use speaker::{Speaker, SpeechStatus};
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{mpsc, watch};
+
+/// Events of one clause waiting for its speaker; the voice waits when it is full, so keep reading.
+pub const CLAUSE_EVENTS: usize = 64;
+
+/// Last-layer rows of the language model, one for each token of a clause, for voices that are steered by them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct HiddenStates {
+    /// Numbers in a row.
+    pub width: usize,
+    /// Row after row.
+    pub rows: Vec<f32>,
+}
+
+/// Some words to be spoken. A stream has one clause with the voice at a time, and gives its clauses in order.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Clause {
+    pub stream: String,
+    /// The utterance that it belongs to; a clause of another one means that the former is over or was cut off.
+    pub utterance: u64,
+    /// Its place in the utterance, from 0.
+    pub index: u32,
+    /// At most [`MAX_CLAUSE`] characters that passed [`speakable`]; empty only in a `last` clause.
+    pub text: String,
+    /// The text's token ids, for voices that go by them; else empty.
+    pub tokens: Vec<u32>,
+    /// A row for each of `tokens`, for voices that go by them.
+    pub hidden: Option<HiddenStates>,
+    /// Nothing of this utterance follows.
+    pub last: bool,
+}
+
+/// What became of a clause so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ClauseEvent {
+    /// Sound of it, one channel. The rate stays the same within an utterance.
+    Pcm { rate: u32, samples: Vec<i16> },
+    /// The last event of a clause that was spoken; `cut` when its end was left out for its length.
+    Done { cut: bool },
+    /// The last event of a clause that could not be spoken: what is wrong, and what to do.
+    Failed { code: String, message: String },
+}
+
+/// A clause with the voice. Dropping it cancels.
+#[derive(Debug)]
+pub struct ClauseHandle {
+    /// What becomes of it; ends after its last event.
+    pub events: mpsc::Receiver<ClauseEvent>,
+    cancel: CancelFlag,
+}
+
+impl ClauseHandle {
+    /// A handle and what the voice holds of it.
+    pub fn pair() -> (Self, mpsc::Sender<ClauseEvent>, CancelFlag) {
+        let (sender, events) = mpsc::channel(CLAUSE_EVENTS);
+        let cancel = CancelFlag::default();
+        (Self { events, cancel: cancel.clone() }, sender, cancel)
+    }
+}
+
+impl Drop for ClauseHandle {
+    fn drop(&mut self) {
+        self.cancel.set();
+    }
+}
+
+/// Looked at by the voice at least every 20 ms.
+#[derive(Debug, Clone, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True once nobody wants the rest.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How the voice is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum VoiceState {
+    /// Not wanted; nothing was loaded.
+    #[default]
+    Off,
+    /// Being loaded or tried out.
+    Loading,
+    /// It can speak.
+    Ready,
+    /// It can't speak now; the text goes on without it.
+    Unavailable,
+}
+
+/// The voice as its users see it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct VoiceStatus {
+    pub state: VoiceState,
+    /// "espeak-ng" or "minicpm-o".
+    pub name: Option<&'static str>,
+    /// Why it does not speak, and what to do about it.
+    pub reason: Option<String>,
+}
+
+/// The voice's door. One voice serves all streams.
+pub trait Voice: Send + Sync {
+    /// Hands in a clause. Never blocks; what is wrong comes as [`ClauseEvent::Failed`].
+    fn submit(&self, clause: Clause) -> ClauseHandle;
+
+    /// How the voice is, as it changes.
+    fn status(&self) -> watch::Receiver<VoiceStatus>;
+}
