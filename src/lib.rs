@@ -2,8 +2,8 @@
 //! that knows all rooms and wires them.
 //!
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
-//! words (`error`, `secret`, `backoff`, `shutdown`, `frame`) · pure state (`window`, `bus`, `metrics`, `source`) ·
-//! edges (`ingest`, `engine`, `models`), which never see each other · `commentary` · `ask` · faces (`web`, `config`,
+//! words (`error`, `secret`, `backoff`, `shutdown`, `frame`, `process`) · pure state (`window`, `bus`, `metrics`,
+//! `source`, `thumbnail`) · edges (`ingest`, `engine`, `models`), which never see each other · `commentary` · `ask` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -21,10 +21,12 @@ pub mod frame;
 pub mod ingest;
 pub mod metrics;
 pub mod models;
+pub mod process;
 pub mod secret;
 pub mod shutdown;
 pub mod source;
 pub mod telemetry;
+pub mod thumbnail;
 pub mod web;
 pub mod window;
 

@@ -39,18 +39,39 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
     const WORDS: &[&str] = &["error", "secret", "backoff", "shutdown", "frame"];
     const EDGE: &[&str] = &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source"];
     Some(match room {
-        "error" | "secret" | "backoff" | "shutdown" | "frame" => WORDS,
-        "window" | "bus" | "metrics" | "source" => WORDS,
+        "error" | "secret" | "backoff" | "shutdown" | "frame" | "process" => WORDS,
+        "window" | "bus" | "metrics" | "source" | "thumbnail" => WORDS,
         "ingest" | "engine" | "models" => EDGE,
-        "commentary" => {
-            &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "engine"]
-        }
+        "commentary" => &[
+            "error",
+            "secret",
+            "backoff",
+            "shutdown",
+            "frame",
+            "process",
+            "window",
+            "bus",
+            "metrics",
+            "source",
+            "thumbnail",
+            "engine",
+        ],
         // A single look: the engine's trait, the loop's words.
         "ask" => &["error", "frame", "engine", "commentary"],
         // `engine` for the words of its status only.
-        "web" => {
-            &["error", "secret", "shutdown", "frame", "bus", "metrics", "commentary", "source", "engine", "window"]
-        }
+        "web" => &[
+            "error",
+            "secret",
+            "shutdown",
+            "frame",
+            "bus",
+            "metrics",
+            "commentary",
+            "source",
+            "engine",
+            "window",
+            "thumbnail",
+        ],
         "telemetry" => &["error", "secret"],
         "config" => &["error", "secret", "commentary", "engine", "window"],
         // The rooms that wire and start everything.
@@ -84,7 +105,7 @@ fn every_dependency_has_one_door() {
         ("clap::", &["config", "cli"]),
         ("std::env::var", &["config"]),
         ("ureq::", &["models"]),
-        ("image::", &["ask"]),
+        ("image::", &["ask", "thumbnail"]),
         ("prometheus_client", &["metrics"]),
         ("println!", &["cli"]),
         ("parse::launch", &[]),

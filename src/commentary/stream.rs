@@ -5,7 +5,9 @@ use super::profiles::{PROFILES, Profile};
 use crate::bus::{Bus, Event};
 use crate::engine::{EngineStatus, SamplingChoice};
 use crate::error::{Error, Kind, Result};
+use crate::process::Usage;
 use crate::source::{SourceHandle, SourceStatus};
+use crate::thumbnail::Thumbnails;
 use crate::window::{Pick, SharedWindow};
 use serde::Serialize;
 use std::sync::Arc;
@@ -85,6 +87,8 @@ pub struct StreamStatus {
     pub viewers: usize,
     pub listeners: usize,
     pub uptime_s: f64,
+    /// What the whole program takes.
+    pub process: Usage,
 }
 
 /// What the person wants now; a change of it cancels the running answer.
@@ -103,6 +107,7 @@ pub struct Stream {
     name: Arc<str>,
     bus: Arc<Bus>,
     window: Arc<SharedWindow>,
+    thumbnails: Thumbnails,
     source: SourceHandle,
     orders: watch::Sender<Orders>,
     commentary: watch::Sender<CommentaryStatus>,
@@ -130,6 +135,7 @@ impl Stream {
             name,
             bus,
             window,
+            thumbnails: Thumbnails::default(),
             source,
             orders: watch::Sender::new(orders),
             commentary: watch::Sender::new(commentary),
@@ -146,6 +152,11 @@ impl Stream {
     /// Where its pictures and events are.
     pub fn bus(&self) -> &Arc<Bus> {
         &self.bus
+    }
+
+    /// The pictures of its recent utterances.
+    pub fn thumbnails(&self) -> &Thumbnails {
+        &self.thumbnails
     }
 
     /// Opens `source` in place of what is open and starts commenting.
@@ -226,6 +237,7 @@ impl Stream {
             viewers: self.bus.viewers(),
             listeners: self.bus.listeners(),
             uptime_s: self.born.elapsed().as_secs_f64(),
+            process: Usage::now(),
         }
     }
 

@@ -36,7 +36,7 @@ pub enum Body {
 pub struct Route {
     /// GET (which stands for HEAD too), POST, PUT or DELETE.
     pub method: &'static str,
-    /// A segment `{name}` stands for any.
+    /// A segment in braces stands for any.
     pub path: &'static str,
     pub access: Access,
     pub body: Body,
@@ -59,6 +59,7 @@ pub const ROUTES: &[Route] = &[
     open("/"),
     open("/app.js"),
     open("/style.css"),
+    open("/page/{file}"),
     open("/live"),
     open("/ready"),
     Route { method: "POST", path: "/api/session", access: Access::Public, body: Body::Required },
@@ -72,6 +73,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/frame"),
     get("/api/mjpeg"),
     get("/api/status"),
+    get("/api/utterances/{id}/frame"),
     get("/api/streams"),
     with_body("PUT", "/api/streams/{name}", Body::Optional),
     with_body("DELETE", "/api/streams/{name}", Body::Optional),
@@ -83,6 +85,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/streams/{name}/frame"),
     get("/api/streams/{name}/mjpeg"),
     get("/api/streams/{name}/status"),
+    get("/api/streams/{name}/utterances/{id}/frame"),
 ];
 
 /// The route that a request means.
@@ -118,14 +121,14 @@ fn fits(template: &str, path: &str) -> bool {
     loop {
         match (template.next(), path.next()) {
             (None, None) => return true,
-            (Some("{name}"), Some(name)) if !name.is_empty() => {}
+            (Some(any), Some(segment)) if any.starts_with('{') && !segment.is_empty() => {}
             (Some(a), Some(b)) if a == b => {}
             _ => return false,
         }
     }
 }
 
-fn not_found() -> Refusal {
+pub(super) fn not_found() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "route_unknown", "there is nothing at this path", "GET /openapi.json lists all")
 }
 
@@ -164,6 +167,13 @@ pub(super) fn router(face: Arc<Face>) -> Router {
     let frame = on("frame").and(warp::get()).and(with.clone()).then(|s, f| tell(mjpeg::frame(s, f)));
     let video = on("mjpeg").and(warp::get()).and(with.clone()).then(|s, f| tell(mjpeg::video(s, f)));
 
+    let thumbnail = one
+        .clone()
+        .and(warp::path!("utterances" / String / "frame"))
+        .and(warp::get())
+        .and(with.clone())
+        .then(|s, id: String, f| tell(mjpeg::thumbnail(s, id, f)));
+
     let list = path("api/streams").and(warp::get()).and(with.clone()).then(|f| tell(api::list(f)));
     let named = warp::path!("api" / "streams" / String);
     let put =
@@ -183,11 +193,13 @@ pub(super) fn router(face: Arc<Face>) -> Router {
     let index = warp::path::end().and(warp::get()).map(page::index);
     let script = path("app.js").and(warp::get()).map(page::script);
     let style = path("style.css").and(warp::get()).map(page::style);
+    let module = warp::path!("page" / String).and(warp::get()).then(|file: String| tell(page::module(file)));
 
     either([
         status.boxed(),
         frame.boxed(),
         video.boxed(),
+        thumbnail.boxed(),
         stream.boxed(),
         start.boxed(),
         stop.boxed(),
@@ -204,6 +216,7 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         index.boxed(),
         script.boxed(),
         style.boxed(),
+        module.boxed(),
     ])
 }
 
