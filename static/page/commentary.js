@@ -186,9 +186,22 @@ function announce(text, whole) {
 
 // ---- Scrolling --------------------------------------------------------------------------------------------
 
+// At most once a frame: each asks for a layout of the whole list.
+let scrolling = false;
+let lastTop = 0; // Where following left it.
 function scroll() {
-  if (following) log.scrollTop = log.scrollHeight;
-  showFollowing();
+  if (scrolling) return;
+  scrolling = true;
+  requestAnimationFrame(() => {
+    scrolling = false;
+    if (following) toEnd();
+    showFollowing();
+  });
+}
+
+function toEnd() {
+  log.scrollTop = log.scrollHeight;
+  lastTop = log.scrollTop;
 }
 
 function showFollowing() {
@@ -199,14 +212,16 @@ function showFollowing() {
 
 function follow(on) {
   following = on;
+  log.classList.toggle('following', on);
   if (on) unseen = 0;
+  showFollowing();
   scroll();
 }
 
 // Not by the pause button alone: who scrolls up reads there.
 log.addEventListener('scroll', () => {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  if (following && !atEnd) follow(false);
+  if (following && !atEnd && log.scrollTop < lastTop - 5) follow(false);
   else if (!following && atEnd && !pausedByHand) follow(true);
 }, { passive: true });
 
@@ -220,7 +235,7 @@ $('jump').addEventListener('click', () => {
   follow(true);
   log.focus();
 });
-new ResizeObserver(() => { if (following) log.scrollTop = log.scrollHeight; }).observe(log);
+new ResizeObserver(() => { if (following) toEnd(); }).observe(log);
 
 $('clear').addEventListener('click', () => {
   for (const record of records) if (record !== open) drop(record);

@@ -16,7 +16,11 @@ export async function synthetic(t, program) {
   const stamps = new Map(); // utterance -> newest_frame_unix_ms
   let pictures = 0; // Requests for pictures of utterances.
 
-  const server = http.createServer(async (request, response) => {
+  const server = http.createServer((request, response) => {
+    // The program may have ended before its page.
+    answer(request, response).catch(() => response.destroy());
+  });
+  async function answer(request, response) {
     const path = new URL(request.url, target).pathname;
     if (path === '/api/stream') {
       response.writeHead(200, { 'Content-Type': 'text/event-stream' });
@@ -43,7 +47,7 @@ export async function synthetic(t, program) {
     onward.on('error', () => response.destroy());
     response.on('close', () => onward.destroy());
     request.pipe(onward);
-  });
+  }
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   atEnd(t, () => { server.closeAllConnections(); server.close(); });
