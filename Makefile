@@ -19,8 +19,9 @@ BUILD_PACKAGES = cmake clang libclang-dev g++ make pkg-config ccache \
 RUN_PACKAGES = gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav \
 	espeak-ng
 MODEL_PACKAGES = python3-venv python3-pip
-TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg \
-	chromium chromium-driver
+TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg chromium
+# Only where there is no node yet: other packagings of it bring npm along, and would collide with Debian's.
+PAGE_PACKAGES = nodejs npm
 # Fonts that the demo model's training draws with, those of its evaluation, and what makes GStreamer's clips.
 DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
 	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
@@ -36,7 +37,7 @@ run: build ## Watch SOURCE (rtsp://…, http://…, a file, a device, test:ball;
 build: setup ## Build target/release/vidette
 	$(CARGO) build --release --locked
 
-test: setup-test tiny-model ## Everything that a machine without a GPU can test
+test: setup-test tiny-model tests/web/node_modules/.package-lock.json ## Everything that a machine without a GPU can test
 	CARGO="$(CARGO)" scripts/run-tests.sh
 
 check: setup-test ## Format, lints and documents, as a reviewer wants them
@@ -101,7 +102,13 @@ setup:
 
 setup-test: setup
 	@scripts/install-packages.sh $(TEST_PACKAGES)
+	@command -v node >/dev/null && command -v npm >/dev/null || scripts/install-packages.sh $(PAGE_PACKAGES)
+
+# What the page's tests need, as the lock file has it; the browser is the system's.
+tests/web/node_modules/.package-lock.json: tests/web/package-lock.json | setup-test
+	cd tests/web && npm ci --no-audit --no-fund
+	@touch $@
 
 clean: ## Remove what was built (models stay)
 	$(CARGO) clean
-	rm -rf .venv .venv-demo $(TINY)
+	rm -rf .venv .venv-demo tests/web/node_modules $(TINY)

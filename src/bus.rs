@@ -213,6 +213,14 @@ impl Bus {
         Subscription { replay, missed, live }
     }
 
+    /// The newest utterance with words that is still kept.
+    pub fn last_said(&self) -> Option<Utterance> {
+        self.lock().events.iter().rev().find_map(|numbered| match &numbered.event {
+            Event::Utterance(u) if !u.skipped => Some(Utterance::clone(u)),
+            _ => None,
+        })
+    }
+
     /// Listeners to events now.
     pub fn listeners(&self) -> usize {
         self.live.receiver_count()

@@ -2,8 +2,9 @@
 //! that knows all rooms and wires them.
 //!
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
-//! words (`error`, `secret`, `backoff`, `shutdown`, `frame`) · pure state (`window`, `bus`, `metrics`, `source`, `audio`) ·
-//! edges (`ingest`, `engine`, `speech`, `models`), which never see each other · `commentary` · `ask` · faces (`web`, `config`,
+//! words (`error`, `secret`, `backoff`, `shutdown`, `frame`, `process`) · pure state (`window`, `bus`, `metrics`,
+//! `source`, `thumbnail`, `audio`) · edges (`ingest`, `engine`, `speech`, `models`), which never see each other ·
+//! `commentary` · `ask` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -22,11 +23,13 @@ pub mod frame;
 pub mod ingest;
 pub mod metrics;
 pub mod models;
+pub mod process;
 pub mod secret;
 pub mod shutdown;
 pub mod source;
 pub mod speech;
 pub mod telemetry;
+pub mod thumbnail;
 pub mod web;
 pub mod window;
 

@@ -69,6 +69,12 @@ pub struct Metrics {
     pub frames_encoded: Counters,
     /// Frames whose embedding was cached.
     pub frames_cached: Counters,
+    /// Small pictures made for utterances.
+    pub thumbnails: Counters,
+    /// Those of them that went because there are enough newer ones (normal).
+    pub thumbnails_dropped: Counters,
+    /// Bytes of those that are kept.
+    pub thumbnail_bytes: Gauges,
     /// From the newest frame's capture to the first token.
     pub first_token_seconds: Histograms,
     /// From the newest frame's capture to the last token.
@@ -143,6 +149,9 @@ impl Metrics {
             tokens: Family::default(),
             frames_encoded: Family::default(),
             frames_cached: Family::default(),
+            thumbnails: Family::default(),
+            thumbnails_dropped: Family::default(),
+            thumbnail_bytes: Family::default(),
             first_token_seconds: histograms(),
             last_token_seconds: histograms(),
             window_to_text_seconds: histograms(),
@@ -183,6 +192,9 @@ impl Metrics {
         r.register("tokens", "Tokens generated", m.tokens.clone());
         r.register("frames_encoded", "Frames encoded by the vision tower", m.frames_encoded.clone());
         r.register("frames_cached", "Frames whose embedding was cached", m.frames_cached.clone());
+        r.register("thumbnails", "Small pictures made for utterances", m.thumbnails.clone());
+        r.register("thumbnails_dropped", "Such pictures dropped for newer ones", m.thumbnails_dropped.clone());
+        r.register("thumbnail_bytes", "Bytes of such pictures kept", m.thumbnail_bytes.clone());
         let s = || Unit::Seconds;
         r.register_with_unit(
             "first_token",

@@ -239,6 +239,9 @@ async fn an_answer_goes_from_frames_to_the_bus_with_its_stamps() {
     assert_eq!((tokens.as_str(), said.text.as_str()), ("A man waves.", "A man waves."));
     assert_eq!((said.utterance, said.skipped, said.finish, said.tokens), (1, false, Finish::Stop, 5));
     assert_eq!((said.frames, said.frames_encoded, said.instruction.as_str()), (4, 1, "Watch."));
+    let thumbnail = house.stream.thumbnails().get(1).expect("who hears of an utterance finds its picture");
+    assert_eq!((thumbnail.seq, &thumbnail.jpeg[..2]), (8, &[0xFF, 0xD8][..]));
+    assert_eq!(house.counted("thumbnails"), 1);
     let stamps = &said.stamps;
     assert_eq!((stamps.oldest_frame, stamps.newest_frame, stamps.newest_frame_unix_ms), (2, 8, 1_000_004_000));
     let times = [
@@ -299,6 +302,7 @@ async fn silence_is_a_skip_and_never_flashes() {
     taken.done(2, JobFinish::Stop).await;
     let (tokens, said) = house.utterance().await;
     assert_eq!((tokens.as_str(), said.skipped, said.text.as_str(), said.utterance), ("", true, "...", 1));
+    assert!(house.stream.thumbnails().get(1).is_none(), "silence costs no picture");
     house.frame(1);
     let taken = house.job().await;
     assert_eq!(taken.job.prompt.context, "", "a skip is no comment to be repeated");

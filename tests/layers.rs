@@ -39,14 +39,26 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
     const WORDS: &[&str] = &["error", "secret", "backoff", "shutdown", "frame"];
     const EDGE: &[&str] = &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source"];
     Some(match room {
-        "error" | "secret" | "backoff" | "shutdown" | "frame" => WORDS,
-        "window" | "bus" | "metrics" | "source" => WORDS,
+        "error" | "secret" | "backoff" | "shutdown" | "frame" | "process" => WORDS,
+        "window" | "bus" | "metrics" | "source" | "thumbnail" => WORDS,
         // What every listener lost is counted where it is lost.
         "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
         "ingest" | "engine" | "models" => EDGE,
         "speech" => &["error", "secret", "backoff", "shutdown", "frame", "bus", "metrics", "audio"],
         "commentary" => &[
-            "error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "engine", "speech",
+            "error",
+            "secret",
+            "backoff",
+            "shutdown",
+            "frame",
+            "process",
+            "window",
+            "bus",
+            "metrics",
+            "source",
+            "thumbnail",
+            "engine",
+            "speech",
         ],
         // A single look: the engine's trait, the loop's words.
         "ask" => &["error", "frame", "engine", "commentary"],
@@ -63,6 +75,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "engine",
             "window",
             "audio",
+            "thumbnail",
         ],
         "telemetry" => &["error", "secret"],
         "config" => &["error", "secret", "commentary", "engine", "window"],
@@ -97,7 +110,7 @@ fn every_dependency_has_one_door() {
         ("clap::", &["config", "cli"]),
         ("std::env::var", &["config"]),
         ("ureq::", &["models"]),
-        ("image::", &["ask"]),
+        ("image::", &["ask", "thumbnail"]),
         ("samplerate::", &["audio"]),
         ("prometheus_client", &["metrics"]),
         ("println!", &["cli"]),

@@ -1,5 +1,5 @@
 //! The HTTP API as a client sees it: every route's success, every refusal, the bytes of the live streams.
-//! Not here: load and misbehaving clients (`web_load`), the page (`web_page`).
+//! Not here: load and misbehaving clients (`web_load`), the page (`tests/web`).
 
 #[path = "support/web_server.rs"]
 mod web_server;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use vidette::bus::{Event, Finish, Speech, SpeechPhase};
 use vidette::engine::EngineState;
 use vidette::secret::Secret;
+use vidette::thumbnail::Thumbnail;
 use vidette::web::{Access, ROUTES, WebConfig};
 use web_server::{Client, PATIENCE, Reply, ask, engine_status, picture, start, token, utterance, within};
 
@@ -88,7 +89,12 @@ async fn every_route_succeeds_as_promised() {
     assert_eq!(expect(&get("/ready").await, 200), json!({"ready": true}));
     let metrics = get("/metrics").await;
     assert!(String::from_utf8(metrics.body).unwrap().contains("vidette_http_connections 1\n"));
-    for (path, media_type) in [("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css")] {
+    for (path, media_type) in [
+        ("/", "text/html"),
+        ("/app.js", "text/javascript"),
+        ("/page/server.js", "text/javascript"),
+        ("/style.css", "text/css"),
+    ] {
         let file = get(path).await;
         assert!(file.status == 200 && file.header("content-type").unwrap().starts_with(media_type), "{path}");
         assert_eq!(file.header("cache-control"), Some("no-cache"));
@@ -237,7 +243,7 @@ async fn no_picture_is_said_after_the_wait() {
 async fn the_token_opens_every_route_and_nothing_else_does() {
     let server = start(with_token()).await;
     for route in ROUTES {
-        let path = route.path.replace("{name}", "main");
+        let path = route.path.replace("{name}", "main").replace("{file}", "dom.js").replace("{id}", "1");
         let mut client = Client::connect(server.at).await;
         client.send(&format!("{} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", route.method)).await;
         let reply = client.head().await;
@@ -251,6 +257,10 @@ async fn the_token_opens_every_route_and_nothing_else_does() {
                 route.method
             ))
             .await;
+        if path.contains("/utterances/") {
+            assert_eq!(client.head().await.status, 404, "no picture was kept");
+            continue;
+        }
         if path.ends_with("/frame") {
             within(PATIENCE, "a viewer", || server.bus().viewers() == 1).await;
             server.bus().show(picture(1, 10));
@@ -265,7 +275,7 @@ async fn the_token_opens_every_route_and_nothing_else_does() {
     let open: Vec<_> = ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
     assert_eq!(
         open,
-        ["/", "/app.js", "/style.css", "/voice.js", "/voice.css", "/live", "/ready", "/api/session"],
+        ["/", "/app.js", "/style.css", "/voice.js", "/voice.css", "/page/{file}", "/live", "/ready", "/api/session"],
         "public by intention only"
     );
 }
@@ -320,6 +330,7 @@ async fn the_description_and_the_routes_are_the_same() {
         ("commentary", "CommentaryStatus"),
         ("engine", "EngineStatus"),
         ("voice", "VoiceStatus"),
+        ("process", "Process"),
     ] {
         let real = if part.is_empty() { &status } else { &status[part] };
         same_fields(real, &doc["components"]["schemas"][schema]);
@@ -341,6 +352,38 @@ fn same_fields(real: &serde_json::Value, schema: &serde_json::Value) {
         names
     };
     assert_eq!(sorted(real), sorted(&schema["properties"]));
+}
+
+#[tokio::test]
+async fn an_utterance_has_its_picture_until_newer_ones_push_it_out() {
+    let server = start(WebConfig::default()).await;
+    let get = async |path: &str| ask(server.at, "GET", path, "", "").await;
+    let stream = server.streams.get("main").unwrap();
+    let wall = std::time::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+    let keep = |utterance: u64| {
+        let jpeg = format!("picture {utterance}").into_bytes().into();
+        stream.thumbnails().keep(utterance, Thumbnail { seq: utterance * 10, wall, jpeg });
+    };
+    keep(1);
+    for path in ["/api/utterances/1/frame", "/api/streams/main/utterances/1/frame"] {
+        let reply = get(path).await;
+        assert_eq!((reply.status, reply.header("content-type")), (200, Some("image/jpeg")));
+        assert_eq!((reply.header("x-frame-seq"), reply.header("x-timestamp")), (Some("10"), Some("1700000000.123")));
+        assert_eq!(reply.body, b"picture 1");
+    }
+    (2..=65).for_each(keep);
+    for path in ["/api/utterances/1/frame", "/api/utterances/66/frame", "/api/utterances/x/frame"] {
+        let error = expect(&get(path).await, 404);
+        assert_eq!(error["error"]["code"], "utterance_frame_gone", "{path}");
+        assert!(error["error"]["hint"].as_str().unwrap().contains("64"), "{error}");
+    }
+    assert_eq!(get("/api/utterances/2/frame").await.status, 200);
+    assert_eq!(get("/api/streams/none/utterances/2/frame").await.status, 404);
+    // The list of streams tells what was said last, and silence is not said.
+    server.bus().publish(utterance(7, "A cat.", Finish::Stop, 5));
+    server.bus().publish(utterance(8, "...", Finish::Stop, 6));
+    let list = expect(&get("/api/streams").await, 200);
+    assert_eq!(list["streams"][0]["last_utterance"]["text"], "A cat.");
 }
 
 #[tokio::test]

@@ -18,9 +18,11 @@ use crate::frame::Frame;
 use crate::metrics::{Metrics, StreamLabel};
 use crate::shutdown::Shutdown;
 use crate::source::{SourceState, SourceStatus};
+use crate::thumbnail::Thumbnail;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 /// Waits after failed looks: the shortest, and the longest.
@@ -96,6 +98,9 @@ struct Look {
     tokens: u32,
     clocks: Clocks,
     answer: Answer,
+    newest: Arc<Frame>,
+    /// The newest frame's small picture in the making, from the first word that was shown.
+    thumbnail: Option<JoinHandle<Option<Thumbnail>>>,
 }
 
 /// How a look ended.
@@ -220,7 +225,7 @@ impl Cycle {
     }
 
     async fn look(&mut self, orders: Orders, frames: Vec<Arc<Frame>>) {
-        let Some(clocks) = Clocks::new(&frames) else { return };
+        let (Some(clocks), Some(newest)) = (Clocks::new(&frames), frames.last().cloned()) else { return };
         let mut look = Look {
             serial: orders.serial,
             number: self.told + 1,
@@ -229,6 +234,8 @@ impl Cycle {
             tokens: 0,
             clocks,
             answer: Answer::default(),
+            newest,
+            thumbnail: None,
             instruction: orders.instruction,
         };
         let job = Job {
@@ -244,6 +251,7 @@ impl Cycle {
         });
         let handle = self.engine.submit(job);
         let end = self.listen(handle, &mut look).await;
+        self.keep_thumbnail(&mut look).await;
         self.conclude(look, end);
     }
 
@@ -294,6 +302,21 @@ impl Cycle {
         look.encoded = encoded.min(look.frames);
         self.metrics.frames_encoded.get_or_create(&self.label).inc_by(u64::from(look.encoded));
         self.metrics.frames_cached.get_or_create(&self.label).inc_by(u64::from(look.frames - look.encoded));
+    }
+
+    /// Before the utterance is told, so that whoever hears of it finds its picture. It has long been made by then,
+    /// unless the answer was one short word.
+    async fn keep_thumbnail(&self, look: &mut Look) {
+        let Some(making) = look.thumbnail.take() else { return };
+        let Ok(Some(thumbnail)) = making.await else {
+            tracing::debug!(stream = self.stream.name(), utterance = look.number, "no thumbnail could be made");
+            return;
+        };
+        let level = self.stream.thumbnails().keep(look.number, thumbnail);
+        self.metrics.thumbnails.get_or_create(&self.label).inc();
+        self.metrics.thumbnails_dropped.get_or_create(&self.label).inc_by(level.dropped);
+        let bytes = i64::try_from(level.bytes).unwrap_or(i64::MAX);
+        self.metrics.thumbnail_bytes.get_or_create(&self.label).set(bytes);
     }
 
     fn conclude(&mut self, look: Look, end: End) {
@@ -401,7 +424,7 @@ impl Cycle {
     }
 
     /// False when the look's orders are no longer in force; then nothing was told.
-    fn tell_piece(&self, look: &Look, piece: Option<String>) -> bool {
+    fn tell_piece(&self, look: &mut Look, piece: Option<String>) -> bool {
         let Some(text) = piece else { return true };
         let spoken = self.stream.speaker().map(|speaker| (speaker, text.clone()));
         if !self.tell(look.serial, || Event::Token { utterance: look.number, text }) {
@@ -410,6 +433,10 @@ impl Cycle {
         // When new orders came just now, `take_orders` is next and takes it back.
         if let Some((speaker, text)) = spoken {
             speaker.say(look.number, look.clocks.captured(), &text);
+        }
+        if look.thumbnail.is_none() {
+            let newest = Arc::clone(&look.newest);
+            look.thumbnail = Some(tokio::task::spawn_blocking(move || Thumbnail::of(&newest)));
         }
         self.show(CommentaryState::Speaking);
         true

@@ -5,8 +5,10 @@ use super::profiles::{PROFILES, Profile};
 use crate::bus::{Bus, Event};
 use crate::engine::{EngineStatus, SamplingChoice};
 use crate::error::{Error, Kind, Result};
+use crate::process::Usage;
 use crate::source::{SourceHandle, SourceStatus};
 use crate::speech::{Speaker, SpeechStatus};
+use crate::thumbnail::Thumbnails;
 use crate::window::{Pick, SharedWindow};
 use serde::Serialize;
 use std::sync::Arc;
@@ -87,6 +89,8 @@ pub struct StreamStatus {
     pub viewers: usize,
     pub listeners: usize,
     pub uptime_s: f64,
+    /// What the whole program takes.
+    pub process: Usage,
 }
 
 /// What the person wants now; a change of it cancels the running answer.
@@ -105,6 +109,7 @@ pub struct Stream {
     name: Arc<str>,
     bus: Arc<Bus>,
     window: Arc<SharedWindow>,
+    thumbnails: Thumbnails,
     source: SourceHandle,
     orders: watch::Sender<Orders>,
     commentary: watch::Sender<CommentaryStatus>,
@@ -135,6 +140,7 @@ impl Stream {
             name,
             bus,
             window,
+            thumbnails: Thumbnails::default(),
             source,
             orders: watch::Sender::new(orders),
             commentary: watch::Sender::new(commentary),
@@ -157,6 +163,11 @@ impl Stream {
     /// Who speaks it; `None` when no voice was asked for.
     pub fn speaker(&self) -> Option<&Arc<Speaker>> {
         self.speaker.as_ref()
+    }
+
+    /// The pictures of its recent utterances.
+    pub fn thumbnails(&self) -> &Thumbnails {
+        &self.thumbnails
     }
 
     /// Opens `source` in place of what is open and starts commenting.
@@ -238,6 +249,7 @@ impl Stream {
             viewers: self.bus.viewers(),
             listeners: self.bus.listeners(),
             uptime_s: self.born.elapsed().as_secs_f64(),
+            process: Usage::now(),
         }
     }
 

@@ -3,9 +3,11 @@
 use super::answer::{Answer, Refusal, json};
 use super::body::fields;
 use super::server::Face;
-use crate::commentary::Stream;
+use crate::bus::Utterance;
+use crate::commentary::{Stream, StreamStatus};
 use crate::error::Error;
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::json as object;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,14 @@ use warp::http::header::SET_COOKIE;
 
 /// How long a wrong token waits for its answer, so that guessing is slow.
 pub(super) const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(250);
+
+/// A stream in the list of all.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    status: StreamStatus,
+    last_utterance: Option<Utterance>,
+}
 
 /// The stream that the path names, or the default one.
 pub(super) fn find(face: &Face, name: Option<&str>) -> Result<Arc<Stream>, Refusal> {
@@ -65,7 +75,9 @@ pub(super) async fn status(name: Option<String>, face: Arc<Face>) -> Answer {
 }
 
 pub(super) async fn list(face: Arc<Face>) -> Answer {
-    let streams: Vec<_> = face.streams.list().iter().map(|s| s.status()).collect();
+    let said = |stream: &Stream| stream.bus().last_said();
+    let streams: Vec<_> =
+        face.streams.list().iter().map(|s| Listed { last_utterance: said(s), status: s.status() }).collect();
     Ok(json(StatusCode::OK, &object!({"default": face.config.default_stream, "streams": streams})))
 }
 

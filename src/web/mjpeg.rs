@@ -1,4 +1,4 @@
-//! Pictures: `GET /api/mjpeg` (motion JPEG, newest wins) and `GET /api/frame` (one JPEG).
+//! Pictures: `GET /api/mjpeg` (motion JPEG, newest wins), `GET /api/frame` (one JPEG) and the small one of an utterance.
 //! Not here: JPEG encoding (`ingest`, which only does it while a receiver from here lives), the deadline of a
 //! client that does not read (`deadline`).
 
@@ -8,6 +8,7 @@ use super::server::Face;
 use crate::error::Error;
 use crate::frame::Jpeg;
 use crate::shutdown::Shutdown;
+use crate::thumbnail::MAX_THUMBNAILS;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::convert::Infallible;
@@ -65,6 +66,22 @@ pub(super) async fn frame(name: Option<String>, face: Arc<Face>) -> Answer {
     Ok(response)
 }
 
+/// The small picture of a recent utterance.
+pub(super) async fn thumbnail(name: Option<String>, id: String, face: Arc<Face>) -> Answer {
+    let stream = find(&face, name.as_deref())?;
+    let Some(thumbnail) = id.parse().ok().and_then(|id| stream.thumbnails().get(id)) else {
+        return Err(Error::not_found("utterance_frame_gone", "there is no picture of that utterance, or no longer")
+            .hint(format!("those of the last {MAX_THUMBNAILS} utterances with words are kept"))
+            .into());
+    };
+    let mut response = typed(StatusCode::OK, "image/jpeg", thumbnail.jpeg);
+    response.headers_mut().insert("x-frame-seq", HeaderValue::from(thumbnail.seq));
+    if let Ok(time) = HeaderValue::from_str(&unix_seconds(thumbnail.wall)) {
+        response.headers_mut().insert("x-timestamp", time);
+    }
+    Ok(response)
+}
+
 struct Viewer {
     pictures: Receiver<Option<Arc<Jpeg>>>,
     shutdown: Shutdown,
@@ -117,6 +134,11 @@ fn part(jpeg: &Jpeg) -> [Bytes; 3] {
 
 /// The wall clock at the picture's capture, seconds since 1970.
 fn timestamp(jpeg: &Jpeg) -> String {
-    let captured = SystemTime::now().checked_sub(jpeg.captured.elapsed()).unwrap_or(UNIX_EPOCH);
-    format!("{:.3}", captured.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
+    unix_seconds(SystemTime::now().checked_sub(jpeg.captured.elapsed()).unwrap_or(UNIX_EPOCH))
+}
+
+/// Cut to milliseconds, as the stamps of an utterance are.
+fn unix_seconds(wall: SystemTime) -> String {
+    let ms = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    format!("{}.{:03}", ms / 1000, ms % 1000)
 }

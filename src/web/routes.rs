@@ -36,7 +36,7 @@ pub enum Body {
 pub struct Route {
     /// GET (which stands for HEAD too), POST, PUT or DELETE.
     pub method: &'static str,
-    /// A segment `{name}` stands for any.
+    /// A segment in braces stands for any.
     pub path: &'static str,
     pub access: Access,
     pub body: Body,
@@ -61,6 +61,7 @@ pub const ROUTES: &[Route] = &[
     open("/style.css"),
     open("/voice.js"),
     open("/voice.css"),
+    open("/page/{file}"),
     open("/live"),
     open("/ready"),
     Route { method: "POST", path: "/api/session", access: Access::Public, body: Body::Required },
@@ -75,6 +76,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/mjpeg"),
     get("/api/audio-stream"),
     get("/api/status"),
+    get("/api/utterances/{id}/frame"),
     get("/api/streams"),
     with_body("PUT", "/api/streams/{name}", Body::Optional),
     with_body("DELETE", "/api/streams/{name}", Body::Optional),
@@ -87,6 +89,7 @@ pub const ROUTES: &[Route] = &[
     get("/api/streams/{name}/mjpeg"),
     get("/api/streams/{name}/audio-stream"),
     get("/api/streams/{name}/status"),
+    get("/api/streams/{name}/utterances/{id}/frame"),
 ];
 
 /// The route that a request means.
@@ -122,14 +125,14 @@ fn fits(template: &str, path: &str) -> bool {
     loop {
         match (template.next(), path.next()) {
             (None, None) => return true,
-            (Some("{name}"), Some(name)) if !name.is_empty() => {}
+            (Some(any), Some(segment)) if any.starts_with('{') && !segment.is_empty() => {}
             (Some(a), Some(b)) if a == b => {}
             _ => return false,
         }
     }
 }
 
-fn not_found() -> Refusal {
+pub(super) fn not_found() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "route_unknown", "there is nothing at this path", "GET /openapi.json lists all")
 }
 
@@ -173,6 +176,13 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         .and(query)
         .then(|s, f, q: String| tell(audio::stream(s, f, q)));
 
+    let thumbnail = one
+        .clone()
+        .and(warp::path!("utterances" / String / "frame"))
+        .and(warp::get())
+        .and(with.clone())
+        .then(|s, id: String, f| tell(mjpeg::thumbnail(s, id, f)));
+
     let list = path("api/streams").and(warp::get()).and(with.clone()).then(|f| tell(api::list(f)));
     let named = warp::path!("api" / "streams" / String);
     let put =
@@ -194,12 +204,14 @@ pub(super) fn router(face: Arc<Face>) -> Router {
     let style = path("style.css").and(warp::get()).map(page::style);
     let voice_script = path("voice.js").and(warp::get()).map(page::voice_script);
     let voice_style = path("voice.css").and(warp::get()).map(page::voice_style);
+    let module = warp::path!("page" / String).and(warp::get()).then(|file: String| tell(page::module(file)));
 
     either([
         status.boxed(),
         frame.boxed(),
         video.boxed(),
         sound.boxed(),
+        thumbnail.boxed(),
         stream.boxed(),
         start.boxed(),
         stop.boxed(),
@@ -218,6 +230,7 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         style.boxed(),
         voice_script.boxed(),
         voice_style.boxed(),
+        module.boxed(),
     ])
 }
 

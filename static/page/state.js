@@ -1,0 +1,128 @@
+// How things are, in words: the dots, the notices and the countdown to the next attempt. A dot's colour says nothing
+// that its word does not. Not here: figures (figures.js), what asks the server (server.js).
+import { $, part } from './dom.js';
+import { t, has, spoken, speaks } from './language.js';
+
+const COLOUR = {
+  source: { stopped: 'off', connecting: 'busy', streaming: 'good', stalled: 'busy', retrying: 'bad', ended: 'off' },
+  engine: { absent: 'bad', loading: 'busy', ready: 'good', failed: 'bad' },
+  voice: { off: 'off', absent: 'off', loading: 'busy', ready: 'good', speaking: 'good', failed: 'bad' },
+};
+const known = (kind, state) => (has(`${kind}.${state}`) ? t(`${kind}.${state}`) : String(state));
+
+let status = null;
+let retryAt = null;
+let link = 'connecting';
+let lostAt = null;
+let removed = false;
+
+function dot(id, colour, word) {
+  $(`${id}-dot`).className = `dot ${colour}`;
+  if ($(`${id}-word`).textContent !== word) $(`${id}-word`).textContent = word;
+}
+
+// Pieces are sentences of this page, or { foreign } words of the server, which speaks English.
+function notice(id, pieces) {
+  const element = $(id);
+  const shown = pieces.filter(Boolean);
+  const text = shown.map((piece) => piece.foreign ?? piece).join(' ');
+  element.hidden = !text;
+  // Said anew only when it changes, because a screen reader reads it each time.
+  if (element.dataset.text === text) return;
+  element.dataset.text = text;
+  element.replaceChildren();
+  for (const piece of shown) {
+    const sentence = part(element, 'span', '');
+    if (piece.foreign) sentence.lang = 'en';
+    // What stands between backticks is to be typed.
+    (piece.foreign ?? piece).split('`').forEach((words, i) => part(sentence, i % 2 ? 'code' : 'span', '', words));
+    element.append(' ');
+  }
+}
+
+const secondsLeft = () => Math.ceil((retryAt - Date.now()) / 1000);
+
+// For the grid of all streams as well.
+export function sourceWord(source, left = null) {
+  if (source.state === 'retrying' && left !== null) {
+    return left > 0 ? t('source.retrying.in', { seconds: left }) : t('source.retrying.now');
+  }
+  return known('source', source.state);
+}
+export const sourceColour = (source) => COLOUR.source[source.state] ?? 'bad';
+
+function showSource() {
+  if (!status) return;
+  const { source } = status;
+  const left = retryAt === null ? null : secondsLeft();
+  dot('source', sourceColour(source), sourceWord(source, left));
+  const failing = (source.message || source.fault) && source.state !== 'streaming' && source.state !== 'stopped';
+  if (!failing) return notice('source-notice', []);
+  const own = spoken() === 'en' && source.message;
+  const end = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
+  const words = own ? [{ foreign: end(source.message) }] :
+    [t(`fault.${source.fault ?? 'other'}`, { source: source.source ?? t('state.source') })];
+  if (left !== null) {
+    words.push(left > 0 ? t('notice.try.in', { seconds: left }) : t('notice.try.now'));
+    if (source.attempt > 1) words.push(t('notice.try.attempt', { n: source.attempt }));
+  }
+  if (!own && source.message) words.push(t('notice.details'), { foreign: source.message });
+  notice('source-notice', words);
+}
+
+// What is known to be said of a model, in this page's language; the rest as it is.
+function modelWords(text) {
+  if (!text || spoken() === 'en') return text ? [{ foreign: text }] : [];
+  if (text.startsWith('This is the small built-in demo model')) return [t('notice.demo')];
+  if (text.includes('RANDOM WEIGHTS')) return [t('notice.random')];
+  return [t('notice.model'), { foreign: text }];
+}
+
+function showEngine() {
+  if (!status) return;
+  const { engine, commentary, voice } = status;
+  const model = engine.state === 'ready' && engine.model;
+  const word = model && engine.device ? t('engine.on', { model, device: engine.device }) : model || known('engine', engine.state);
+  dot('engine', COLOUR.engine[engine.state] ?? 'bad', word);
+  notice('model-notice', modelWords(engine.notice));
+  notice('engine-notice', [engine.warning, engine.message, commentary.message].flatMap(modelWords));
+  $('voice-state').hidden = !voice;
+  if (voice) dot('voice', COLOUR.voice[voice.state] ?? 'busy', known('voice', voice.state));
+  $('doing').textContent = known('doing', commentary.state);
+}
+
+export function showStatus(next) {
+  const before = status;
+  status = next;
+  removed = false;
+  const { source } = next;
+  const waiting = source.state === 'retrying' && source.retry_in_s !== null;
+  const sameWait = before && before.source.attempt === source.attempt && before.source.state === source.state;
+  if (!waiting) retryAt = null;
+  else if (!sameWait || retryAt === null) retryAt = Date.now() + source.retry_in_s * 1000;
+  showSource();
+  showEngine();
+  showLink();
+}
+
+function showLink() {
+  const colour = { good: 'good', connecting: 'busy', lost: 'bad' }[link];
+  dot('link', colour, t(`link.${link}`));
+  // A blink of the network is not worth a notice.
+  const lost = lostAt !== null && Date.now() - lostAt > 1500;
+  notice('link-notice', removed ? [t('notice.removed')] : lost ? [t('notice.link')] : []);
+}
+
+export function setLink(good) {
+  link = good ? 'good' : 'lost';
+  lostAt = good ? null : lostAt ?? Date.now();
+  showLink();
+}
+
+export function setRemoved() {
+  removed = true;
+  showLink();
+}
+
+setInterval(() => { showSource(); showLink(); }, 500);
+speaks(() => { showSource(); showEngine(); showLink(); });

@@ -1,0 +1,60 @@
+// Debian's Chromium under Playwright, and a page that fails its test when the browser complains of it.
+// Not here: the program (program.mjs).
+import { chromium } from 'playwright-core';
+import assert from 'node:assert/strict';
+import { atEnd } from './ends.mjs';
+
+const EXECUTABLE = process.env.CHROMIUM ?? '/usr/bin/chromium';
+export const PATIENCE_MS = 60000;
+let launched = null;
+
+async function browser() {
+  const args = ['--disable-dev-shm-usage', '--disable-gpu'];
+  if (process.getuid?.() === 0) args.push('--no-sandbox');
+  launched ??= chromium.launch({ executablePath: EXECUTABLE, args });
+  return launched;
+}
+
+export async function close() {
+  const was = launched;
+  launched = null;
+  await (await was)?.close();
+}
+
+// A window of its own: nothing stored is shared with other tests. `expected` are complaints that the test provokes.
+export async function context(t, { width = 1280, height = 800, theme = 'dark', language = 'en-GB', expected = [] } = {}) {
+  const own = await (await browser()).newContext({
+    viewport: { width, height }, colorScheme: theme, locale: language, reducedMotion: 'reduce', acceptDownloads: true,
+  });
+  own.setDefaultTimeout(PATIENCE_MS);
+  const complaints = [];
+  own.on('weberror', (error) => complaints.push(String(error.error())));
+  own.on('console', (message) => {
+    const text = `${message.text()} ${message.location().url}`;
+    if (['error', 'warning'].includes(message.type()) && !expected.some((e) => e.test(text))) complaints.push(text);
+  });
+  atEnd(t, async () => {
+    const heard = [...complaints];
+    await own.close();
+    assert.deepEqual(heard, [], 'the browser complained');
+  });
+  return own;
+}
+
+export async function open(t, url, options = {}) {
+  const page = await (await context(t, options)).newPage();
+  await page.goto(url);
+  return page;
+}
+
+// Waits until an expression on the page is true; if it never is, says what the page showed.
+export async function until(page, expression, argument) {
+  try {
+    await page.waitForFunction(expression, argument, { timeout: PATIENCE_MS, polling: 50 });
+  } catch (error) {
+    const seen = await page.evaluate(() => document.body.innerText.replace(/\s+/g, ' ').slice(0, 3000)).catch(() => '(no page)');
+    throw new Error(`${error.message.split('\n')[0]}\nnever true: ${expression}\n${argument ?? ''}\nthe page: ${seen}`);
+  }
+}
+
+export const words = (page, selector) => page.locator(selector).evaluateAll((all) => all.map((e) => e.textContent));
