@@ -3,7 +3,8 @@
 //!
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
 //! words (`error`, `secret`, `backoff`, `shutdown`, `frame`) · pure state (`window`, `bus`, `metrics`, `source`) ·
-//! edges (`ingest`, `engine`, `models`), which never see each other · `commentary` · `ask` · faces (`web`, `config`,
+//! edges (`ingest`, `engine`, `models`, `speech`), which never see each other (but `speech` reads files with `models` and
+//! starts llama.cpp with `engine`) · `commentary` · `ask` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -24,6 +25,7 @@ pub mod models;
 pub mod secret;
 pub mod shutdown;
 pub mod source;
+pub mod speech;
 pub mod telemetry;
 pub mod web;
 pub mod window;
