@@ -159,7 +159,7 @@ fn damaged_headers_never_end_the_process() {
         let path = folder.path().join(name);
         let bytes = std::fs::read(&path).unwrap();
         let header = bytes.len().min(if name.contains("tts-F16") { 3000 } else { 6000 });
-        for _ in 0..24 {
+        for _ in 0..8 {
             let mut damaged = bytes.clone();
             for _ in 0..=random(2) {
                 let at = random(header);
@@ -183,5 +183,5 @@ fn damaged_headers_never_end_the_process() {
             }
         }
     }
-    assert!(refused > 60, "{refused} refused, {loaded} loaded");
+    assert!(refused > 20, "{refused} refused, {loaded} loaded");
 }

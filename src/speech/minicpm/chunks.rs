@@ -32,7 +32,8 @@ impl Chunker {
         let rows = (self.hidden.len() + hidden.len()) / width;
         if !hidden.len().is_multiple_of(width) || rows > self.tokens.len() + tokens.len() {
             let waiting = self.tokens.len() + tokens.len();
-            let what = format!("{} numbers of hidden states, of which a row has {width}, for {waiting} tokens", hidden.len());
+            let what =
+                format!("{} numbers of hidden states, of which a row has {width}, for {waiting} tokens", hidden.len());
             return Err(Error::internal("speech_input", what));
         }
         self.tokens.extend(tokens);
@@ -92,7 +93,8 @@ mod tests {
         }
         let tokens: Vec<_> = chunks.iter().flat_map(|c| c.tokens.clone()).collect();
         assert_eq!(tokens, (0..reply as i32).collect::<Vec<_>>());
-        let states: Vec<_> = chunks.iter().flat_map(|c| c.hidden.chunks(2).map(|h| h[0] as i32).collect::<Vec<_>>()).collect();
+        let states: Vec<_> =
+            chunks.iter().flat_map(|c| c.hidden.chunks(2).map(|h| h[0] as i32).collect::<Vec<_>>()).collect();
         assert_eq!(states, tokens);
         (chunks.iter().map(|c| c.tokens.len()).collect(), chunks.iter().map(|c| c.last).collect())
     }

@@ -381,9 +381,7 @@ impl<'a> Graph<'a> {
         let (Some(kernel), Some(raw)) = (self.raw(kernel), self.raw(x)) else { return x };
         let (stride, pad) = (stride as i32, pad as i32);
         // SAFETY: live f32 tensors; channels agree and there is at least one window (checked above).
-        self.op(|ctx| unsafe {
-            sys::ggml_im2col(ctx, kernel, raw, stride, 0, pad, 0, 1, 0, false, sys::GGML_TYPE_F32)
-        })
+        self.op(|ctx| unsafe { sys::ggml_im2col(ctx, kernel, raw, stride, 0, pad, 0, 1, 0, false, sys::GGML_TYPE_F32) })
     }
 
     /// Writes `value` over a whole tensor that stays, after all that this graph has read from it so far.
@@ -448,8 +446,11 @@ impl<'a> Graph<'a> {
             }
             sys::ggml_backend_sched_reset(sched);
             if !sys::ggml_backend_sched_alloc_graph(sched, graph) {
-                return Err(Error::unavailable("speech_memory", format!("{} has no room to compute in", device.name()))
-                    .hint("free memory, or let speech run on the CPU"));
+                return Err(Error::unavailable(
+                    "speech_memory",
+                    format!("{} has no room to compute in", device.name()),
+                )
+                .hint("free memory, or let speech run on the CPU"));
             }
             for (raw, given) in &self.inputs {
                 // An input that nothing uses got no memory.

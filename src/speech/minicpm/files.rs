@@ -152,9 +152,8 @@ impl TensorFile {
         let tensor = tensor.map_err(|e| self.named(e))?;
         let sane = |d: &u64| usize::try_from(*d).ok().filter(|d| (1..=1 << 20).contains(d));
         let dims: Option<Vec<usize>> = tensor.dims.iter().map(sane).collect();
-        dims.map(|d| shape(&d)).ok_or_else(|| {
-            self.named(wrong_tensor(format!("the tensor {name} has the shape {:?}", tensor.dims)))
-        })
+        dims.map(|d| shape(&d))
+            .ok_or_else(|| self.named(wrong_tensor(format!("the tensor {name} has the shape {:?}", tensor.dims))))
     }
 
     /// How many numbered parts `PREFIX0.`, `PREFIX1.`, … there are, from 1 to 256.
@@ -162,9 +161,11 @@ impl TensorFile {
     /// # Errors
     /// `model_tensor_shape` when there is none.
     pub fn count(&self, prefix: &str) -> Result<usize> {
-        let numbers = self.header.tensors.iter().filter_map(|t| {
-            t.name.strip_prefix(prefix)?.split_once('.')?.0.parse::<usize>().ok()
-        });
+        let numbers = self
+            .header
+            .tensors
+            .iter()
+            .filter_map(|t| t.name.strip_prefix(prefix)?.split_once('.')?.0.parse::<usize>().ok());
         match numbers.max() {
             Some(last) if last < 256 => Ok(last + 1),
             _ => Err(self.named(wrong_tensor(format!("there are no tensors {prefix}0.… to {prefix}255.…")))),

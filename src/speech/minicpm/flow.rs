@@ -196,6 +196,7 @@ impl Flow {
     }
 
     /// Steps of the caches.
+    #[cfg(test)]
     pub fn steps(&self) -> usize {
         self.prompt.steps
     }
@@ -234,17 +235,21 @@ impl Flow {
         Ok(())
     }
 
-    /// Whole caches of one step and block, for tests and inspection: keys and values in the reference's order
+    /// Whole caches of one step and block: keys and values in the reference's order
     /// (`[dim, held, heads, halves]`) and the two convolutions'.
     ///
     /// # Errors
     /// `speech_compute`.
+    #[cfg(test)]
     pub fn cache(&self, step: usize, block: usize) -> Result<[Vec<f32>; 4]> {
         let s = &self.sizes;
         let get = |what: &str| self.caches.get(&cache_name(step, block, what));
         let ordered = |whole: Vec<f32>| -> Vec<f32> {
             let heads = whole.chunks_exact(s.dim * self.slots.capacity);
-            heads.flat_map(|h| self.slots.order().iter().flat_map(move |f| &h[f * s.dim..(f + 1) * s.dim])).copied().collect()
+            heads
+                .flat_map(|h| self.slots.order().iter().flat_map(move |f| &h[f * s.dim..(f + 1) * s.dim]))
+                .copied()
+                .collect()
         };
         Ok([ordered(get("keys")?), ordered(get("values")?), get("conv1")?, get("conv2")?])
     }
@@ -267,7 +272,10 @@ impl Flow {
         let frames = mu.len() / mel;
         let slots = self.slots.free(frames).filter(|_| noise.len() == mu.len() && speaker.len() == mel && frames > 0);
         let Some(slots) = slots else {
-            return Err(Error::internal("speech_compute", format!("a chunk of {frames} frames does not fit the caches")));
+            return Err(Error::internal(
+                "speech_compute",
+                format!("a chunk of {frames} frames does not fit the caches"),
+            ));
         };
         let mut mask = vec![f32::NEG_INFINITY; self.slots.capacity];
         for slot in slots.iter().chain(self.slots.order()) {
@@ -331,16 +339,7 @@ impl Flow {
 
     /// One block on `[width, frames, halves]`: attention, convolution, feed-forward, each modulated and gated.
     #[expect(clippy::too_many_arguments, reason = "all of one step")]
-    fn block(
-        &self,
-        g: &mut Graph<'_>,
-        step: usize,
-        block: usize,
-        x: Node,
-        m: Node,
-        ids: &[i32],
-        mask: Node,
-    ) -> Node {
+    fn block(&self, g: &mut Graph<'_>, step: usize, block: usize, x: Node, m: Node, ids: &[i32], mask: Node) -> Node {
         let (w, p) = (&self.weights, format!("estimator.blocks.{block}."));
         let at = 9 * block;
         let cache = |g: &mut Graph<'_>, what: &str| g.stored(&self.caches, &cache_name(step, block, what));

@@ -79,9 +79,12 @@ impl LanguageSizes {
         let heads_kv = h.u32_in(&format!("{LLAMA}attention.head_count_kv"), 1..=1024).map_err(named)?.unwrap_or(heads);
         let dim = width / heads;
         let rope_dims = h.u32_in(&format!("{LLAMA}rope.dimension_count"), 1..=1024).map_err(named)?.unwrap_or(dim);
-        if !width.is_multiple_of(heads) || !heads.is_multiple_of(heads_kv) || rope_dims != dim || !dim.is_multiple_of(2) {
-            let what = format!("{heads} heads, {heads_kv} of them for keys, a width of {width} and {rope_dims} rotated \
-                dimensions do not belong together");
+        if !width.is_multiple_of(heads) || !heads.is_multiple_of(heads_kv) || rope_dims != dim || !dim.is_multiple_of(2)
+        {
+            let what = format!(
+                "{heads} heads, {heads_kv} of them for keys, a width of {width} and {rope_dims} rotated \
+                dimensions do not belong together"
+            );
             return Err(file.refuse("speech_file_shape", what));
         }
         let float = |key: &str, default: f32, range| {
@@ -219,7 +222,8 @@ impl Language {
         let LanguageFile { file, sizes } = file;
         let context = ContextSizes { positions: context.positions.clamp(64, sizes.positions.max(64)), ..context };
         let width = sizes.width as u64;
-        let wanted = file.header.tensors.iter().filter(|t| t.name.starts_with("blk.") || t.name == "output_norm.weight");
+        let wanted =
+            file.header.tensors.iter().filter(|t| t.name.starts_with("blk.") || t.name == "output_norm.weight");
         let part = |name: &str, t: &Tensor, dims: Vec<u64>| Part { name: name.to_owned(), kind: t.ggml.id, dims };
         let mut parts: Vec<_> = wanted.map(|t| part(&t.name, t, t.dims.clone())).collect();
         for name in ["token_embd.weight", "output.weight"] {
@@ -284,7 +288,9 @@ impl Language {
         let count = i32::try_from(rows.len() / self.sizes.width).unwrap_or(i32::MAX);
         if self.position.saturating_add(count) >= self.limit {
             let what = format!("the reply is longer than the speech model's {} positions", self.limit);
-            return Err(Error::new(crate::error::Kind::TooLarge, "speech_too_long", what).hint("say it in several replies"));
+            return Err(
+                Error::new(crate::error::Kind::TooLarge, "speech_too_long", what).hint("say it in several replies")
+            );
         }
         let (position, logits) = self.model.decode(self.position, &Input::Rows(&rows))?;
         self.position = position;

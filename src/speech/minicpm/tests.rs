@@ -361,7 +361,8 @@ fn a_reply_that_is_too_long_says_so_and_keeps_what_it_has() {
     if std::env::var_os("SPEECH_SET").is_some() {
         return;
     }
-    let mut voice = Synthesizer::load(&files(), &Options { gpu: false, threads: 1, positions: 64, ..Options::default() }).unwrap();
+    let mut voice =
+        Synthesizer::load(&files(), &Options { gpu: false, threads: 1, positions: 64, ..Options::default() }).unwrap();
     let (ids, hidden) = reply(&voice, 101);
     let _cancel = voice.begin(1).unwrap();
     let mut wave = Vec::new();

@@ -66,8 +66,7 @@ impl SoundFiles {
         }
         let voice_sizes = VoiceSizes::read(&voice, &encoder_sizes, &flow_sizes, steps)?;
         speaker_wants(&voice_sizes, flow_sizes.mel).check(&extra)?;
-        let sizes =
-            SoundSizes { encoder: encoder_sizes, flow: flow_sizes, vocoder: vocoder_sizes, voice: voice_sizes };
+        let sizes = SoundSizes { encoder: encoder_sizes, flow: flow_sizes, vocoder: vocoder_sizes, voice: voice_sizes };
         Ok(Self { encoder, extra, flow, vocoder, voice, sizes })
     }
 }
@@ -211,7 +210,12 @@ impl Token2Wav {
     }
 
     /// One window through all three networks.
-    pub(super) fn window(&mut self, codes: &[i32], last: bool, stop: &dyn Fn() -> Result<()>) -> Result<(Vec<f32>, Seen)> {
+    pub(super) fn window(
+        &mut self,
+        codes: &[i32],
+        last: bool,
+        stop: &dyn Fn() -> Result<()>,
+    ) -> Result<(Vec<f32>, Seen)> {
         let mut seen = Seen::default();
         stop()?;
         let start = Instant::now();
@@ -221,7 +225,11 @@ impl Token2Wav {
         let from = self.flow.held() * self.sizes.flow.mel;
         let noise = self.noise.get(from..from + seen.mu.len());
         let noise = noise.ok_or_else(|| Error::internal("speech_compute", "a window longer than the noise"))?;
-        let mut see = |_: usize, v: &[f32]| if cfg!(test) { seen.velocities.push(v.to_vec()) };
+        let mut see = |_: usize, v: &[f32]| {
+            if cfg!(test) {
+                seen.velocities.push(v.to_vec())
+            }
+        };
         seen.mel = self.flow.run(&self.device, &seen.mu, &self.speaker, noise, stop, &mut see)?;
         let flowed = Instant::now();
         stop()?;

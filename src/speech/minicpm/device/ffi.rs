@@ -129,7 +129,9 @@ impl Descriptions {
         let [a, b, c, d] = ne.map(|n| n as i64);
         // SAFETY: the context is live and has room; it never gives null (it asserts instead), so the fallback is
         // unreachable and dangling only in name.
-        unsafe { NonNull::new(sys::ggml_new_tensor_4d(self.0.as_ptr(), kind, a, b, c, d)).unwrap_or(NonNull::dangling()) }
+        unsafe {
+            NonNull::new(sys::ggml_new_tensor_4d(self.0.as_ptr(), kind, a, b, c, d)).unwrap_or(NonNull::dangling())
+        }
     }
 }
 
@@ -219,6 +221,7 @@ impl Tensors {
     ///
     /// # Errors
     /// `speech_compute` when the name is unknown.
+    #[cfg(test)]
     pub fn get(&self, name: &str) -> Result<Vec<f32>> {
         let (raw, ne) = self.find(name)?;
         let mut out = vec![0.0f32; elements(&ne)];
