@@ -3,8 +3,8 @@
 //!
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
 //! words (`error`, `secret`, `backoff`, `shutdown`, `frame`, `process`) · pure state (`window`, `bus`, `metrics`,
-//! `source`, `thumbnail`, `audio`) · edges (`ingest`, `engine`, `speech`, `models`), which never see each other ·
-//! `commentary` · `ask` · faces (`web`, `config`,
+//! `source`, `thumbnail`, `audio`) · edges (`ingest`, `engine`, `speech`, `models`), which never see each other (but
+//! `speech` reads files with `models` and starts llama.cpp with `engine`) · `commentary` · `ask` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]

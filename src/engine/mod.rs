@@ -26,6 +26,9 @@ mod vision;
 mod worker;
 
 pub use absent::AbsentEngine;
+// llama.cpp is started once for the process; speech runs on it too.
+#[cfg(feature = "llama")]
+pub(crate) use backend::{last_words as native_last_words, start as start_native};
 #[cfg(feature = "llama")]
 pub use vision::FrameLayout;
 #[cfg(feature = "llama")]

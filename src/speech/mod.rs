@@ -7,6 +7,8 @@ mod absent;
 mod child;
 mod clauses;
 mod espeak;
+#[cfg(feature = "llama")]
+pub mod minicpm;
 mod script;
 mod speakable;
 mod speaker;

@@ -1,0 +1,233 @@
+//! ggml's devices, and tensors that stay on them (weights, caches), behind safe types.
+//! Not here: graphs (`ffi` beside this folder), which file a weight comes from (`files`).
+//!
+//! Dimensions are ggml's: `ne[0]` is the fastest. Tensors are 32-bit floats.
+
+use crate::error::{Error, Result};
+use llama_cpp_sys_2 as sys;
+use std::collections::HashMap;
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Dimensions, fastest first.
+pub type Shape = [usize; 4];
+
+/// Most nodes of one graph; a DiT step of 16 blocks has about 1300, the vocoder 1700.
+pub(super) const NODES: usize = 4096;
+
+/// Fills missing dimensions with ones.
+pub fn shape(dims: &[usize]) -> Shape {
+    let mut out = [1; 4];
+    for (to, from) in out.iter_mut().zip(dims) {
+        *to = *from;
+    }
+    out
+}
+
+pub(super) fn elements(shape: &Shape) -> usize {
+    shape.iter().product()
+}
+
+pub(super) fn failed(what: impl Into<String>) -> Error {
+    Error::internal("speech_compute", what)
+}
+
+/// Where tensors live and graphs run: the first GPU with the CPU for what it can't do, or the CPU alone.
+#[derive(Clone)]
+pub struct Device(pub(super) Arc<Machine>);
+
+pub(super) struct Machine {
+    /// The preferred backend first, the CPU last.
+    backends: Vec<NonNull<sys::ggml_backend>>,
+    pool: Option<NonNull<sys::ggml_threadpool>>,
+    pub(super) sched: NonNull<sys::ggml_backend_sched>,
+    /// Held during every call that touches backends or buffers.
+    turn: Mutex<()>,
+    /// Name of the preferred backend's device.
+    name: String,
+}
+
+// SAFETY: backends, scheduler and pool have no tie to a thread (ggml-backend.h); `turn` lets one thread use them at a time.
+unsafe impl Send for Machine {}
+// SAFETY: as above; every use takes `turn`.
+unsafe impl Sync for Machine {}
+
+impl Device {
+    /// Takes the first GPU if `gpu` is set and there is one, else the CPU with `threads` threads.
+    ///
+    /// # Errors
+    /// `speech_device` when ggml has no CPU backend or no memory for it.
+    pub fn open(gpu: bool, threads: usize) -> Result<Self> {
+        crate::engine::start_native()?;
+        let threads = i32::try_from(threads.max(1)).unwrap_or(1);
+        let no_memory = || Error::internal("speech_device", "ggml could not make a backend to compute on");
+        // SAFETY: null parameters mean defaults; null is the documented failure (ggml-backend.h:
+        // ggml_backend_init_by_type). What was made is kept in `Machine`, whose Drop frees it.
+        unsafe {
+            let init = |kind| NonNull::new(sys::ggml_backend_init_by_type(kind, null()));
+            let cpu = init(sys::GGML_BACKEND_DEVICE_TYPE_CPU).ok_or_else(no_memory)?;
+            sys::ggml_backend_cpu_set_n_threads(cpu.as_ptr(), threads);
+            // Threads that sleep when idle, as the engine's.
+            let mut params = sys::ggml_threadpool_params_default(threads);
+            params.poll = 0;
+            let pool = NonNull::new(sys::ggml_threadpool_new(&mut params));
+            if let Some(pool) = pool {
+                sys::ggml_backend_cpu_set_threadpool(cpu.as_ptr(), pool.as_ptr());
+            }
+            let card = if gpu { init(sys::GGML_BACKEND_DEVICE_TYPE_GPU) } else { None };
+            let backends: Vec<_> = card.into_iter().chain([cpu]).collect();
+            let mut raw: Vec<_> = backends.iter().map(|b| b.as_ptr()).collect();
+            let count = i32::try_from(raw.len()).unwrap_or(1);
+            let sched = sys::ggml_backend_sched_new(raw.as_mut_ptr(), null_mut(), count, 2 * NODES, false, true);
+            let Some(sched) = NonNull::new(sched) else {
+                backends.iter().for_each(|b| sys::ggml_backend_free(b.as_ptr()));
+                return Err(no_memory());
+            };
+            let name = std::ffi::CStr::from_ptr(sys::ggml_backend_name(raw[0])).to_string_lossy().into_owned();
+            Ok(Self(Arc::new(Machine { backends, pool, sched, turn: Mutex::new(()), name })))
+        }
+    }
+
+    /// Name of what computes, such as `CPU` or `CUDA0`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // SAFETY: nothing else holds them (tensors and graphs keep the `Arc`); the scheduler goes before its
+        // backends, the pool after the backend that uses it.
+        unsafe {
+            sys::ggml_backend_sched_free(self.sched.as_ptr());
+            self.backends.iter().for_each(|b| sys::ggml_backend_free(b.as_ptr()));
+            if let Some(pool) = self.pool {
+                sys::ggml_threadpool_free(pool.as_ptr());
+            }
+        }
+    }
+}
+
+/// A ggml context that holds descriptions of tensors, not their data.
+pub(super) struct Descriptions(pub(super) NonNull<sys::ggml_context>);
+
+impl Descriptions {
+    pub(super) fn new(bytes: usize) -> Result<Self> {
+        let params = sys::ggml_init_params { mem_size: bytes, mem_buffer: null_mut(), no_alloc: true };
+        // SAFETY: a null buffer makes ggml allocate; null is the failure (ggml.h: ggml_init).
+        NonNull::new(unsafe { sys::ggml_init(params) })
+            .map(Self)
+            .ok_or_else(|| failed("ggml could not allocate a context"))
+    }
+
+    /// A new tensor. The caller has counted it against the context's size.
+    pub(super) fn tensor(&self, kind: sys::ggml_type, ne: &Shape) -> NonNull<sys::ggml_tensor> {
+        let [a, b, c, d] = ne.map(|n| n as i64);
+        // SAFETY: the context is live and has room; it never gives null (it asserts instead), so the fallback is
+        // unreachable and dangling only in name.
+        unsafe {
+            NonNull::new(sys::ggml_new_tensor_4d(self.0.as_ptr(), kind, a, b, c, d)).unwrap_or(NonNull::dangling())
+        }
+    }
+}
+
+impl Drop for Descriptions {
+    fn drop(&mut self) {
+        // SAFETY: made by ggml_init, freed once, after the buffers and graphs that use it.
+        unsafe { sys::ggml_free(self.0.as_ptr()) }
+    }
+}
+
+/// Named tensors with memory on the device: weights, or a network's state.
+pub struct Tensors(pub(super) Arc<Stored>);
+
+pub(super) struct Stored {
+    names: HashMap<String, (NonNull<sys::ggml_tensor>, Shape)>,
+    buffer: NonNull<sys::ggml_backend_buffer>,
+    pub(super) device: Device,
+    _descriptions: Descriptions,
+}
+
+// SAFETY: the tensors are plain memory; every access takes the device's turn.
+unsafe impl Send for Stored {}
+// SAFETY: as above.
+unsafe impl Sync for Stored {}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        let _turn = self.device.turn();
+        // SAFETY: graphs that use it hold the `Arc`, so none is left; freed once, before the device.
+        unsafe { sys::ggml_backend_buffer_free(self.buffer.as_ptr()) }
+    }
+}
+
+impl Tensors {
+    /// Allocates tensors of these names and shapes, filled with zeros.
+    ///
+    /// # Errors
+    /// `speech_memory` when the device has no room; `speech_compute` for an empty or doubled tensor.
+    pub fn new(device: &Device, wanted: &[(String, Shape)]) -> Result<Self> {
+        // SAFETY: only reads a constant (ggml.h).
+        let each = unsafe { sys::ggml_tensor_overhead() };
+        let descriptions = Descriptions::new((wanted.len() + 1) * each)?;
+        let mut names = HashMap::new();
+        for (name, ne) in wanted {
+            let size = ne.iter().try_fold(4usize, |n, d| n.checked_mul(*d)).filter(|n| *n > 0);
+            if size.is_none() || names.contains_key(name) {
+                return Err(failed(format!("the tensor {name} is empty, too large or there twice ({ne:?})")));
+            }
+            names.insert(name.clone(), (descriptions.tensor(sys::GGML_TYPE_F32, ne), *ne));
+        }
+        let turn = device.turn();
+        // SAFETY: context and backend are live; null means no memory (ggml-alloc.h: ggml_backend_alloc_ctx_tensors).
+        let buffer = unsafe {
+            let buffer = sys::ggml_backend_alloc_ctx_tensors(descriptions.0.as_ptr(), device.0.backends[0].as_ptr());
+            NonNull::new(buffer).inspect(|b| sys::ggml_backend_buffer_clear(b.as_ptr(), 0))
+        };
+        drop(turn);
+        let Some(buffer) = buffer else {
+            let mib = wanted.iter().map(|(_, ne)| elements(ne) * 4).sum::<usize>() >> 20;
+            return Err(Error::unavailable("speech_memory", format!("{} has no room for {mib} MiB", device.name()))
+                .hint("free memory, or let speech run on the CPU"));
+        };
+        Ok(Self(Arc::new(Stored { names, buffer, device: device.clone(), _descriptions: descriptions })))
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<(NonNull<sys::ggml_tensor>, Shape)> {
+        self.0.names.get(name).copied().ok_or_else(|| failed(format!("there is no tensor {name}")))
+    }
+
+    /// Overwrites a whole tensor.
+    ///
+    /// # Errors
+    /// `speech_compute` when the name is unknown or the size differs.
+    pub fn set(&self, name: &str, values: &[f32]) -> Result<()> {
+        let (raw, ne) = self.find(name)?;
+        if values.len() != elements(&ne) {
+            return Err(failed(format!("{} numbers for the tensor {name} of {ne:?}", values.len())));
+        }
+        let _turn = self.0.device.turn();
+        // SAFETY: the tensor is allocated and has exactly this many bytes (checked above); the data is copied
+        // before the call returns (ggml-backend.h: ggml_backend_tensor_set).
+        unsafe { sys::ggml_backend_tensor_set(raw.as_ptr(), values.as_ptr().cast(), 0, values.len() * 4) };
+        Ok(())
+    }
+
+    /// Reads a whole tensor.
+    ///
+    /// # Errors
+    /// `speech_compute` when the name is unknown.
+    #[cfg(test)]
+    pub fn get(&self, name: &str) -> Result<Vec<f32>> {
+        let (raw, ne) = self.find(name)?;
+        let mut out = vec![0.0f32; elements(&ne)];
+        let _turn = self.0.device.turn();
+        // SAFETY: as in `set`, the other way (ggml-backend.h: ggml_backend_tensor_get).
+        unsafe { sys::ggml_backend_tensor_get(raw.as_ptr(), out.as_mut_ptr().cast(), 0, out.len() * 4) };
+        Ok(out)
+    }
+}

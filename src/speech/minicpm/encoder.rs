@@ -1,0 +1,284 @@
+//! Audio codes to mu: an upsampling conformer, 25 codes a second in, 50 frames of the mel's width out, chunk by chunk.
+//!
+//! Source: `UpsampleConformerEncoderV2` of minicpmo-utils 1.0.7 (`stepaudio2/cosyvoice2/transformer`), whose attention
+//! is ESPnet's relative-position one, without mask and without the conformer's convolution. Keys are cached without
+//! positions, so that a cache can be trimmed anywhere. Not here: which codes make a chunk (`token2wav`).
+
+use super::device::{Device, Tensors};
+use super::ffi::{Graph, Node, Unary};
+use super::files::{Form, TensorFile, Wants};
+use super::layers::{conv, layer_norm, linear};
+use crate::error::Result;
+
+/// Frames of mu for each code.
+pub const UP_RATE: usize = 2;
+/// Codes that are looked at ahead of a chunk that is not the last.
+pub const LOOK_AHEAD: usize = 3;
+/// Mel frames kept besides the prompt's when a cache is trimmed: two chunks.
+pub const KEPT_FRAMES: usize = 100;
+const LOOK_CACHE: usize = 2;
+const UP_CACHE: usize = 4;
+
+/// Sizes, from the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncoderSizes {
+    pub width: usize,
+    pub heads: usize,
+    pub layers: usize,
+    pub up_layers: usize,
+    forward: usize,
+    /// Rows of the code table.
+    pub codes: usize,
+    pub mel: usize,
+}
+
+impl EncoderSizes {
+    /// Reads the sizes off `encoder.gguf` and `flow_extra.gguf` and checks every tensor of them.
+    ///
+    /// # Errors
+    /// `model_tensor_shape`, `model_tensor_type` or `speech_file_shape`.
+    pub fn read(file: &TensorFile, extra: &TensorFile) -> Result<Self> {
+        let [width, ..] = file.dims("after_norm.weight")?;
+        let [dim, heads, ..] = file.dims("encoders.0.self_attn.pos_bias_u")?;
+        if dim * heads != width || !width.is_multiple_of(2) {
+            let what = format!("{heads} heads of {dim} do not make an even width of {width}");
+            return Err(file.refuse("speech_file_shape", what));
+        }
+        let [_, forward, ..] = file.dims("encoders.0.feed_forward.w_1.weight")?;
+        let [_, codes, ..] = extra.dims("input_embedding.weight")?;
+        let [mel, ..] = extra.dims("encoder_proj.bias")?;
+        let (layers, up_layers) = (file.count("encoders.")?, file.count("up_encoders.")?);
+        let sizes = Self { width, heads, layers, up_layers, forward, codes, mel };
+        sizes.wants().check(file)?;
+        sizes.extra_wants().check(extra)?;
+        Ok(sizes)
+    }
+
+    fn wants(&self) -> Wants {
+        let mut w = Wants::default();
+        for name in ["embed", "up_embed"] {
+            w.linear(&format!("{name}.out.0"), self.width, self.width);
+            w.norm(&format!("{name}.out.1"), self.width);
+        }
+        w.conv("pre_lookahead_layer.conv1", self.width, self.width, LOOK_AHEAD + 1);
+        w.conv("pre_lookahead_layer.conv2", self.width, self.width, LOOK_CACHE + 1);
+        w.conv("up_layer.conv", self.width, self.width, UP_CACHE + 1);
+        w.norm("after_norm", self.width);
+        for p in self.layer_names() {
+            for name in ["q", "k", "v", "out"] {
+                w.linear(&format!("{p}self_attn.linear_{name}"), self.width, self.width);
+            }
+            w.one(format!("{p}self_attn.linear_pos.weight"), &[self.width, self.width], Form::Plain);
+            for name in ["u", "v"] {
+                let dims = [self.width / self.heads, self.heads];
+                w.one(format!("{p}self_attn.pos_bias_{name}"), &dims, Form::Plain);
+            }
+            w.linear(&format!("{p}feed_forward.w_1"), self.width, self.forward);
+            w.linear(&format!("{p}feed_forward.w_2"), self.forward, self.width);
+            w.norm(&format!("{p}norm_mha"), self.width);
+            w.norm(&format!("{p}norm_ff"), self.width);
+        }
+        w
+    }
+
+    fn extra_wants(&self) -> Wants {
+        let mut w = Wants::default();
+        w.one("input_embedding.weight".to_owned(), &[self.width, self.codes], Form::Plain);
+        w.linear("encoder_proj", self.width, self.mel);
+        w
+    }
+
+    fn layer_names(&self) -> Vec<String> {
+        let slow = (0..self.layers).map(|i| format!("encoders.{i}."));
+        slow.chain((0..self.up_layers).map(|i| format!("up_encoders.{i}."))).collect()
+    }
+}
+
+/// Keys and values of one layer, `[width, frames]` each, oldest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeysValues {
+    pub keys: Vec<f32>,
+    pub values: Vec<f32>,
+}
+
+/// What the encoder remembers from chunk to chunk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderState {
+    /// Frames before the look-ahead's second convolution, `[width, 2]`.
+    pub look: Vec<f32>,
+    /// Frames before the upsampling convolution, `[width, 4]`.
+    pub up: Vec<f32>,
+    /// One for each layer; those before the upsampling hold half as many frames as those after it.
+    pub layers: Vec<KeysValues>,
+}
+
+/// The network and its weights.
+pub struct Encoder {
+    sizes: EncoderSizes,
+    weights: Tensors,
+    extra: Tensors,
+}
+
+impl Encoder {
+    /// Puts the weights onto a device.
+    ///
+    /// # Errors
+    /// Of reading, and `speech_memory`.
+    pub fn load(sizes: EncoderSizes, file: &TensorFile, extra: &TensorFile, device: &Device) -> Result<Self> {
+        let weights = sizes.wants().load(file, device)?;
+        Ok(Self { sizes, weights, extra: sizes.extra_wants().load(extra, device)? })
+    }
+
+    /// mu `[mel, 2 · frames]` of a chunk of codes; changes `state` only when all went well. The last [`LOOK_AHEAD`] codes
+    /// of a chunk that is not `last` are only looked at.
+    ///
+    /// # Errors
+    /// `speech_compute`, also for codes that the table does not have and chunks that are too short.
+    pub fn run(&self, device: &Device, codes: &[i32], last: bool, state: &mut EncoderState) -> Result<Vec<f32>> {
+        let (s, w) = (&self.sizes, &self.weights);
+        let mut g = Graph::new(device)?;
+        let table = g.stored(&self.extra, "input_embedding.weight");
+        let x = g.rows(table, codes);
+        let mut x = self.embed(&mut g, "embed", x);
+        if last {
+            x = g.pad(x, 0, LOOK_AHEAD);
+        }
+        let frames = x.ne[1].saturating_sub(LOOK_AHEAD);
+        let y = conv(&mut g, w, "pre_lookahead_layer.conv1", x, 1);
+        let y = g.leaky(y, 0.01);
+        let before = g.input(&state.look, &[s.width, LOOK_CACHE]);
+        let y = g.concat(before, y, 1);
+        let look = g.slice(y, 1, y.ne[1].saturating_sub(LOOK_CACHE), LOOK_CACHE.min(y.ne[1]));
+        let y = conv(&mut g, w, "pre_lookahead_layer.conv2", y, 1);
+        let own = g.slice(x, 1, 0, frames);
+        let mut x = g.add(own, y);
+        let mut results = vec![look];
+        let names = s.layer_names();
+        let (slow, fast) = names.split_at(s.layers);
+        for (name, cache) in slow.iter().zip(&state.layers) {
+            x = self.layer(&mut g, name, x, cache, &mut results);
+        }
+        // Every frame twice.
+        let x = g.reshape(x, &[s.width, 1, frames]);
+        let x = g.repeat(x, &[s.width, UP_RATE, frames]);
+        let x = g.reshape(x, &[s.width, UP_RATE * frames]);
+        let before = g.input(&state.up, &[s.width, UP_CACHE]);
+        let x = g.concat(before, x, 1);
+        let up = g.slice(x, 1, x.ne[1].saturating_sub(UP_CACHE), UP_CACHE.min(x.ne[1]));
+        results.push(up);
+        let x = conv(&mut g, w, "up_layer.conv", x, 1);
+        let mut x = self.embed(&mut g, "up_embed", x);
+        for (name, cache) in fast.iter().zip(&state.layers[s.layers..]) {
+            x = self.layer(&mut g, name, x, cache, &mut results);
+        }
+        let x = layer_norm(&mut g, w, "after_norm", x, 1e-5);
+        results.push(linear(&mut g, &self.extra, "encoder_proj", x));
+        let done = g.run(&results)?;
+        Ok(self.remember(done, state))
+    }
+
+    /// Takes the results apart: look, keys and values of the slow layers, up, those of the fast layers, mu.
+    fn remember(&self, done: Vec<Vec<f32>>, state: &mut EncoderState) -> Vec<f32> {
+        let mut done = done.into_iter();
+        let mut next = || done.next().unwrap_or_default();
+        state.look = next();
+        for i in 0..self.sizes.layers + self.sizes.up_layers {
+            if i == self.sizes.layers {
+                state.up = next();
+            }
+            state.layers[i].keys.extend(next());
+            state.layers[i].values.extend(next());
+        }
+        next()
+    }
+
+    fn embed(&self, g: &mut Graph<'_>, name: &str, x: Node) -> Node {
+        let x = linear(g, &self.weights, &format!("{name}.out.0"), x);
+        let x = layer_norm(g, &self.weights, &format!("{name}.out.1"), x, 1e-5);
+        g.affine(x, (self.sizes.width as f32).sqrt(), 0.0)
+    }
+
+    /// One pre-norm layer on `[width, time]`; adds its new keys and values to `results`.
+    fn layer<'a>(&self, g: &mut Graph<'a>, p: &str, x: Node, cache: &'a KeysValues, results: &mut Vec<Node>) -> Node {
+        let (w, width, heads) = (&self.weights, self.sizes.width, self.sizes.heads);
+        let (dim, time, cached) = (width / heads, x.ne[1], cache.keys.len() / width);
+        let keys = cached + time;
+        let h = layer_norm(g, w, &format!("{p}norm_mha"), x, 1e-12);
+        let project = |g: &mut Graph<'a>, name: &str| linear(g, w, &format!("{p}self_attn.linear_{name}"), h);
+        let (q, k, v) = (project(g, "q"), project(g, "k"), project(g, "v"));
+        results.extend([k, v]);
+        let (k, v) = if cached == 0 {
+            (k, v)
+        } else {
+            let old = g.input(&cache.keys, &[width, cached]);
+            let k = g.concat(old, k, 1);
+            let old = g.input(&cache.values, &[width, cached]);
+            (k, g.concat(old, v, 1))
+        };
+        // [width, n] to [dim, n, heads].
+        let split = |g: &mut Graph<'a>, x: Node| {
+            let y = g.reshape(x, &[dim, heads, x.ne[1]]);
+            g.permute(y, [0, 2, 1, 3])
+        };
+        let q = g.reshape(q, &[dim, heads, time]);
+        let biased = |g: &mut Graph<'a>, name: &str| {
+            let bias = g.stored(w, &format!("{p}self_attn.pos_bias_{name}"));
+            let y = g.add(q, bias);
+            g.permute(y, [0, 2, 1, 3])
+        };
+        let (by_content, by_position) = (biased(g, "u"), biased(g, "v"));
+        let k = split(g, k);
+        let content = g.mul_mat(k, by_content);
+        let positions = g.input(sinusoids(keys, time, width), &[width, keys + time - 1]);
+        let matrix = g.stored(w, &format!("{p}self_attn.linear_pos.weight"));
+        let positions = g.mul_mat(matrix, positions);
+        let positions = split(g, positions);
+        let position = g.mul_mat(positions, by_position);
+        let position = g.rel_shift(position, keys);
+        let score = g.add(content, position);
+        let weights = g.softmax(score, None, 1.0 / (dim as f32).sqrt());
+        // [width, keys] to [keys, dim, heads].
+        let v = g.reshape(v, &[dim, heads, keys]);
+        let v = g.permute(v, [1, 2, 0, 3]);
+        let y = g.mul_mat(v, weights);
+        let y = g.permute(y, [0, 2, 1, 3]);
+        let y = g.reshape(y, &[width, time]);
+        let y = linear(g, w, &format!("{p}self_attn.linear_out"), y);
+        let x = g.add(x, y);
+        let h = layer_norm(g, w, &format!("{p}norm_ff"), x, 1e-12);
+        let h = linear(g, w, &format!("{p}feed_forward.w_1"), h);
+        let h = g.unary(h, Unary::Silu);
+        let h = linear(g, w, &format!("{p}feed_forward.w_2"), h);
+        g.add(x, h)
+    }
+
+    /// Cuts the caches to the prompt's frames and the last [`KEPT_FRAMES`], layers before the upsampling to half of that,
+    /// once they are longer (the rule of minicpmo-utils 1.0.7).
+    pub fn trim(&self, state: &mut EncoderState, prompt: usize) {
+        let width = self.sizes.width;
+        let held = state.layers.last().map_or(0, |l| l.keys.len() / width);
+        if held <= prompt + KEPT_FRAMES {
+            return;
+        }
+        for (i, layer) in state.layers.iter_mut().enumerate() {
+            let rate = if i < self.sizes.layers { UP_RATE } else { 1 };
+            let (first, kept) = (prompt / rate * width, KEPT_FRAMES / rate * width);
+            for values in [&mut layer.keys, &mut layer.values] {
+                values.drain(first..values.len() - kept);
+            }
+        }
+    }
+}
+
+/// Sinusoids of the relative positions `keys − 1` down to `1 − time`, sine and cosine in turn, `[width, keys + time − 1]`.
+fn sinusoids(keys: usize, time: usize, width: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(width * (keys + time - 1));
+    for at in 0..keys + time - 1 {
+        let relative = keys as f64 - 1.0 - at as f64;
+        for pair in 0..width / 2 {
+            let angle = relative * (-(2.0 * pair as f64) * 10_000f64.ln() / width as f64).exp();
+            out.extend([angle.sin() as f32, angle.cos() as f32]);
+        }
+    }
+    out
+}

@@ -1,0 +1,314 @@
+//! The voice as a whole: one utterance at a time, from [`Synthesizer::begin`] over [`Synthesizer::push`] to
+//! [`Synthesizer::finish`]. One thread uses it; another may cancel. Not here: the stages.
+
+use super::chunks::{Chunker, TextChunk};
+use super::device::Device;
+use super::files::SpeechFiles;
+use super::language::{Language, LanguageFile};
+use super::model::ContextSizes;
+use super::noise::Random;
+use super::projector::{Projector, ProjectorFile};
+use super::sampler::SpeechSampling;
+use super::token2wav::{SoundFiles, SoundTimes, Token2Wav};
+use crate::error::{Error, Kind, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Most codes for one text chunk: 20 seconds for ten tokens, as in the reference.
+const MOST_CODES: usize = 500;
+const SAMPLER: u64 = 1;
+
+/// How the voice is loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Use a GPU if there is one.
+    pub gpu: bool,
+    pub threads: usize,
+    /// Positions of the speech model that one reply may take; 25 are a second of speech, and its text comes on top.
+    pub positions: u32,
+    /// Keys and values of the speech model in 32-bit floats: for comparisons, twice the memory.
+    pub exact: bool,
+    /// Euler steps of the flow. The voice's file fixes them: another number is an error.
+    pub steps: Option<usize>,
+    pub sampling: SpeechSampling,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let sampling = SpeechSampling::default();
+        Self { gpu: true, threads: 2, positions: 4096, exact: false, steps: None, sampling }
+    }
+}
+
+/// Ends an utterance from another thread: the next step that looks gives `speech_cancelled`.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Ends the utterance.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Unavailable, "speech_cancelled", "the utterance was cancelled"));
+        }
+        Ok(())
+    }
+}
+
+/// Where the time of one utterance went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Projector and condition rows.
+    pub conditions: Duration,
+    /// Speech language model and sampling.
+    pub language: Duration,
+    pub sound: SoundTimes,
+    /// Codes written.
+    pub codes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Speaking,
+    /// An error or a cancellation has left half a state behind.
+    Broken,
+}
+
+/// The voice.
+pub struct Synthesizer {
+    device: Device,
+    projector: Projector,
+    pub(super) language: Language,
+    pub(super) sound: Token2Wav,
+    sampling: SpeechSampling,
+    stage: Stage,
+    // What follows belongs to the utterance.
+    chunker: Chunker,
+    pub(super) history: Vec<i32>,
+    random: Random,
+    cancel: Cancel,
+    times: Times,
+}
+
+/// The files, opened and checked.
+struct Opened {
+    projector: ProjectorFile,
+    language: LanguageFile,
+    sound: SoundFiles,
+}
+
+impl Opened {
+    fn open(files: &SpeechFiles, steps: Option<usize>) -> Result<Self> {
+        let projector = ProjectorFile::open(files)?;
+        let language = LanguageFile::open(files)?;
+        let sound = SoundFiles::open(files, steps)?;
+        let (ours, theirs) = (projector.width, language.sizes.width);
+        if ours != theirs {
+            let what = format!("it makes rows of {ours}, {} takes {theirs}", files.tts.display());
+            return Err(projector.file.refuse("speech_files_mixed", what));
+        }
+        let (written, known) = (language.sizes.codes, sound.sizes.encoder.codes);
+        if written != known {
+            let what = format!(
+                "{}: it knows {known} audio codes, {} writes {written}",
+                files.flow_extra.display(),
+                files.tts.display()
+            );
+            return Err(Error::invalid("speech_files_mixed", what).hint("take all files of the voice from one place"));
+        }
+        Ok(Self { projector, language, sound })
+    }
+}
+
+/// Looks into all files of a voice and whether they belong together, without loading them.
+///
+/// # Errors
+/// A sentence that names the file, what is wrong with it and what to do.
+pub fn inspect(files: &SpeechFiles) -> Result<()> {
+    Opened::open(files, None).map(|_| ())
+}
+
+impl Synthesizer {
+    /// Inspects the files and loads them.
+    ///
+    /// # Errors
+    /// As [`inspect`], and `speech_memory`, `speech_device`, `speech_model_load`.
+    pub fn load(files: &SpeechFiles, options: &Options) -> Result<Self> {
+        let opened = Opened::open(files, options.steps)?;
+        let threads = options.threads.clamp(1, 256);
+        let device = Device::open(options.gpu, threads)?;
+        let context = ContextSizes {
+            positions: options.positions,
+            threads: i32::try_from(threads).unwrap_or(1),
+            gpu_layers: if options.gpu { -1 } else { 0 },
+            exact: options.exact,
+        };
+        let silence = opened.language.sizes.silence;
+        Ok(Self {
+            projector: Projector::load(&opened.projector, &device)?,
+            language: Language::load(opened.language, context)?,
+            sound: Token2Wav::load(&opened.sound, silence, &device)?,
+            device,
+            sampling: options.sampling,
+            stage: Stage::Idle,
+            chunker: Chunker::default(),
+            history: Vec::new(),
+            random: Random::new(0, SAMPLER),
+            cancel: Cancel::default(),
+            times: Times::default(),
+        })
+    }
+
+    /// Width of the hidden states that [`push`](Self::push) takes: the language model's.
+    pub fn hidden_width(&self) -> usize {
+        self.projector.input
+    }
+
+    /// Name of what computes, such as `CPU` or `CUDA0`.
+    pub fn device(&self) -> &str {
+        self.device.name()
+    }
+
+    /// Starts an utterance and forgets the last one, finished or not. The same seed and the same input give the same
+    /// samples on the same machine.
+    ///
+    /// # Errors
+    /// `speech_compute` when the device fails.
+    pub fn begin(&mut self, seed: u64) -> Result<Cancel> {
+        self.stage = Stage::Broken;
+        self.language.begin();
+        self.sound.begin(seed)?;
+        self.chunker = Chunker::default();
+        self.history.clear();
+        self.random = Random::new(seed, SAMPLER);
+        self.cancel = Cancel::default();
+        self.times = Times::default();
+        self.stage = Stage::Speaking;
+        Ok(self.cancel.clone())
+    }
+
+    /// Takes text tokens of the reply (without its terminator) and their hidden states: the last layer's output after
+    /// the final norm at the position that consumed the token, [`hidden_width`](Self::hidden_width) numbers each. States
+    /// may come later than their tokens. Returns the samples that could be made, 24 kHz, -0.99 to 0.99.
+    ///
+    /// # Errors
+    /// `speech_not_begun`, `speech_input`, `speech_cancelled`, `speech_too_long` (what was made so far can still be
+    /// finished), or a failure of a stage, after which only [`begin`](Self::begin) helps.
+    pub fn push(&mut self, tokens: &[i32], hidden: &[f32]) -> Result<Vec<f32>> {
+        let mut out = Vec::new();
+        self.push_with(tokens, hidden, &mut |samples| out.extend(samples))?;
+        Ok(out)
+    }
+
+    /// [`push`](Self::push) that hands the sound over second by second.
+    ///
+    /// # Errors
+    /// As there; what was handed over stays good.
+    pub fn push_with(&mut self, tokens: &[i32], hidden: &[f32], sink: &mut dyn FnMut(Vec<f32>)) -> Result<()> {
+        self.speaking()?;
+        let width = self.projector.input;
+        let done = self.chunker.push(tokens, hidden, width).and_then(|()| self.chunks(false, sink));
+        self.kept(done)
+    }
+
+    /// Ends the reply: speaks what is left and gives its samples. In all there are (3 + codes) · 960 of them; a reply
+    /// without tokens has none.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn finish(&mut self) -> Result<Vec<f32>> {
+        let mut out = Vec::new();
+        self.finish_with(&mut |samples| out.extend(samples))?;
+        Ok(out)
+    }
+
+    /// [`finish`](Self::finish) that hands the sound over second by second.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_with(&mut self, sink: &mut dyn FnMut(Vec<f32>)) -> Result<()> {
+        self.speaking()?;
+        let done = self.chunks(true, sink);
+        let done = self.kept(done).and_then(|()| {
+            if self.times.codes == 0 && self.language.positions().0 == 0 {
+                return Ok(());
+            }
+            let cancel = self.cancel.clone();
+            let done = self.sound.finish(&|| cancel.check()).map(&mut *sink);
+            self.kept(done)
+        });
+        if done.is_ok() {
+            self.stage = Stage::Idle;
+        }
+        done
+    }
+
+    /// Where the time of this utterance has gone so far.
+    pub fn times(&self) -> Times {
+        Times { sound: self.sound.times(), ..self.times }
+    }
+
+    fn speaking(&self) -> Result<()> {
+        if self.stage == Stage::Speaking {
+            return Ok(());
+        }
+        let what = match self.stage {
+            Stage::Broken => "the utterance was cancelled or has failed",
+            _ => "no utterance was begun",
+        };
+        Err(Error::new(Kind::Conflict, "speech_not_begun", what).hint("begin a new one"))
+    }
+
+    /// Remembers that a failure has left half a state behind.
+    fn kept<T>(&mut self, done: Result<T>) -> Result<T> {
+        match &done {
+            Err(e) if e.code == "speech_too_long" => self.chunker = Chunker::default(),
+            Err(_) => self.stage = Stage::Broken,
+            Ok(_) => {}
+        }
+        done
+    }
+
+    fn chunks(&mut self, ended: bool, sink: &mut dyn FnMut(Vec<f32>)) -> Result<()> {
+        while let Some(chunk) = self.chunker.next(ended, self.projector.input)? {
+            self.cancel.check()?;
+            self.chunk(&chunk, sink)?;
+        }
+        Ok(())
+    }
+
+    /// Speaks one text chunk: codes until the end code, the most that are allowed, or the end of the model's positions.
+    fn chunk(&mut self, chunk: &TextChunk, sink: &mut dyn FnMut(Vec<f32>)) -> Result<()> {
+        let start = Instant::now();
+        let text = self.language.text_rows(&chunk.tokens)?;
+        let rows = self.projector.conditions(&self.device, &chunk.hidden, &text)?;
+        self.times.conditions += start.elapsed();
+        let end = self.language.sizes().codes;
+        let start = Instant::now();
+        let logits = self.language.condition(rows, chunk.last)?;
+        let mut code = self.sampling.draw(logits, &self.history, &mut self.random)?;
+        self.times.language += start.elapsed();
+        let cancel = self.cancel.clone();
+        for _ in 0..MOST_CODES {
+            cancel.check()?;
+            if usize::try_from(code) == Ok(end) {
+                break;
+            }
+            self.history.push(code);
+            self.times.codes += 1;
+            if let Some(samples) = self.sound.push(code, &|| cancel.check())? {
+                sink(samples);
+            }
+            let start = Instant::now();
+            let Some(logits) = self.language.code(code)? else { break };
+            code = self.sampling.draw(logits, &self.history, &mut self.random)?;
+            self.times.language += start.elapsed();
+        }
+        Ok(())
+    }
+}
