@@ -29,8 +29,8 @@ pub struct Thumbnail {
 }
 
 impl Thumbnail {
-    /// A picture of the frame with the same shape, at most 320 pixels on its longer side. Takes a millisecond or two
-    /// of a core, so don't call it where others wait. `None` when the frame's pixels are not as many as it says.
+    /// A picture of the frame with the same shape, at most 320 pixels on its longer side. It copies,
+    /// resizes and encodes, so don't call it where others wait. `None` when the frame's pixels are not as many as it says.
     pub fn of(frame: &Frame) -> Option<Self> {
         let pixels = RgbImage::from_raw(frame.width, frame.height, frame.rgb.to_vec())?;
         let longest = frame.width.max(frame.height).max(1);

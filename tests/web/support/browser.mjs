@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { atEnd } from './ends.mjs';
 
 const EXECUTABLE = process.env.CHROMIUM ?? '/usr/bin/chromium';
-export const PATIENCE_MS = 60000;
+export const PATIENCE_MS = 120000;
 let launched = null;
 
 async function browser() {
@@ -22,9 +22,9 @@ export async function close() {
 }
 
 // A window of its own: nothing stored is shared with other tests. `expected` are complaints that the test provokes.
-export async function context(t, { width = 1280, height = 800, theme = 'dark', language = 'en-GB', expected = [] } = {}) {
+export async function context(t, { width = 1280, height = 800, theme = 'dark', language = 'en-GB', touch = false, expected = [] } = {}) {
   const own = await (await browser()).newContext({
-    viewport: { width, height }, colorScheme: theme, locale: language, reducedMotion: 'reduce', acceptDownloads: true,
+    viewport: { width, height }, colorScheme: theme, locale: language, reducedMotion: 'reduce', acceptDownloads: true, hasTouch: touch,
   });
   own.setDefaultTimeout(PATIENCE_MS);
   const complaints = [];
