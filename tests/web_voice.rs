@@ -5,6 +5,7 @@
 
 #[path = "support/program.rs"]
 mod program;
+#[allow(dead_code, reason = "every test file uses its own part")]
 #[path = "support/web_driver.rs"]
 mod web_driver;
 

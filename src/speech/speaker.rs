@@ -168,7 +168,7 @@ impl Speaker {
 
     /// An utterance's text is over.
     pub fn end(&self, utterance: u64) {
-        if self.lock().script.end(utterance) {
+        if self.lock().script.end(utterance, now()) {
             self.metrics.speech_shortened.get_or_create(&self.label).inc();
         }
         self.bell.notify_one();
