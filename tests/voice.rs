@@ -197,7 +197,7 @@ fn a_stalled_listener_costs_others_nothing_and_every_sample_is_accounted_for() {
     let lost = loop {
         healthy.frame();
         frames += 1;
-        if frames % 50 == 0 {
+        if frames.is_multiple_of(50) {
             let voice = &program.json("/api/status")["voice"];
             let audience = voice["audience"].as_array().unwrap().clone();
             for listener in &audience {

@@ -542,9 +542,8 @@ impl Task {
 impl OnAir {
     fn take(&mut self, rate: u32, samples: &[i16]) -> crate::error::Result<()> {
         if self.resampler.as_ref().is_none_or(|resampler| resampler.rate() != rate) {
-            if let Some(before) = self.resampler.replace(Resampler::new(rate)?) {
-                self.playout.push(&before.finish()?);
-            }
+            let before = self.resampler.replace(Resampler::new(rate)?);
+            self.playout.push(&before.map_or_else(|| Ok(Vec::new()), Resampler::finish)?);
         }
         if let Some(resampler) = &mut self.resampler {
             self.playout.push(&resampler.push(samples)?);
