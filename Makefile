@@ -56,7 +56,7 @@ pull: build ## Download MODEL
 bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
 	$(CARGO) bench --locked --bench engine --bench program
 
-soak-audio: build ## Ten minutes of the voice: losses, timing, memory (SECONDS=60 for a short run)
+soak-audio: build tiny-model ## Ten minutes of the voice: losses, timing, memory (SECONDS=60 for a short run)
 	$(PYTHON) scripts/soak_audio.py --seconds $(or $(SECONDS),600)
 
 # The first half's exit code must not keep the second half from running.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Listens to Vidette's voice for a long time and says what came of it.
 
-Starts the program with the voice on, on the demo model's own clip, and two listeners: one that reads as a player does,
+Starts the program with the voice on and the tiny random model of the tests, whose nonsense never ends, and two listeners: one that reads as a player does,
 and one that reads nothing until it is cut off, again and again. At the end: how much sound came against the clock, the
 longest wait for a piece of it, what was lost, how long words took to be heard, and memory at the beginning and the end.
 Fails when the healthy listener lost a sample or the sums do not add up. Needs nothing but Python and a built program.
@@ -106,7 +106,8 @@ class Events(threading.Thread):
 
 
 def start(program, more):
-    command = [program, "run", "--server-port", "0", "--enable-tts", *more]
+    command = [program, "run", "test:ball@320x240", "--model-path", "gguf/tiny-random", "--change-threshold", "0"]
+    command += ["--temperature", "2", "--max-tokens", "16", "--server-port", "0", "--enable-tts", *more]
     environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR")}
     environment["MALLOC_ARENA_MAX"] = "2"
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

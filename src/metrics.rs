@@ -109,7 +109,7 @@ pub struct Metrics {
     pub first_audio_seconds: Histograms,
     /// From the newest frame's capture to the last audio sample.
     pub last_audio_seconds: Histograms,
-    /// From the first word's being written to the first audio sample.
+    /// From the first clause's being whole to the first audio sample.
     pub text_to_audio_seconds: Histograms,
     /// Connections of HTTP clients open now.
     pub http_connections: Gauge<i64, AtomicI64>,
@@ -236,7 +236,7 @@ impl Metrics {
         r.register_with_unit("first_audio", "Newest frame's capture to first audio sample", s(), first);
         r.register_with_unit("last_audio", "Newest frame's capture to last audio sample", s(), last);
         let from_text = self.text_to_audio_seconds.clone();
-        r.register_with_unit("text_to_audio", "First word written to first audio sample", s(), from_text);
+        r.register_with_unit("text_to_audio", "First clause whole to first audio sample", s(), from_text);
     }
 
     /// The text that Prometheus reads.

@@ -334,6 +334,20 @@ async fn what_can_not_be_pronounced_is_never_handed_to_the_voice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_was_held_up_catches_up_and_nobody_loses_a_frame() {
+    let (stage, mut listener) = Stage::listened().await;
+    hear(&mut listener, Duration::from_secs(1)).await;
+    let hub = Arc::clone(stage.speaker.hub());
+    let reading = tokio::spawn(async move { hear(&mut listener, Duration::from_secs(12)).await });
+    settle().await;
+    // As when the machine is busy with something else for ten seconds.
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let heard = reading.await.unwrap();
+    assert!(heard.windows(2).all(|w| w[1].seq == w[0].seq + 1));
+    assert!(hub.frames() >= 650, "{}", hub.frames());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_the_program_ends_the_sound() {
     let (stage, mut listener) = Stage::listened().await;
     stage.say_all(1, "abcdefghij");

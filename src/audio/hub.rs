@@ -351,6 +351,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn every_sample_is_sent_or_dropped_and_counted(deeds in prop::collection::vec(doing(), 0..60)) {
             let hub = hub();

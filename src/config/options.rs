@@ -116,7 +116,7 @@ options! {
     /// Seconds of silence after each spoken utterance, at least. Default: 0.5
     {arg(value_name = "SECONDS", help_heading = "Voice")}
     tts_pause_after: f64 = "TTS_PAUSE_AFTER",
-    /// Seconds from an utterance's first word to its sound; one that would start later is not spoken. Default: 6
+    /// Seconds from an utterance's first whole clause to its sound; one that would start later is not spoken. Default: 6
     {arg(value_name = "SECONDS", help_heading = "Voice")}
     tts_max_delay: f64 = "TTS_MAX_DELAY",
 

@@ -45,7 +45,7 @@ pub struct Clause {
     pub utterance: u64,
     /// Its place in the utterance, from 0.
     pub index: u32,
-    /// At most [`MAX_CLAUSE`] characters that passed [`speakable`]; empty only in a `last` clause.
+    /// At most [`MAX_CLAUSE`] characters that passed [`speakable()`]; empty only in a `last` clause.
     pub text: String,
     /// The text's token ids, for voices that go by them; else empty.
     pub tokens: Vec<u32>,

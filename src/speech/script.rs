@@ -15,7 +15,7 @@ pub const MAX_UTTERANCE: usize = 2_000;
 pub struct Pacing {
     /// Silence between the end of one and the beginning of the next, at least.
     pub pause_after: Duration,
-    /// From an utterance's first word's being written to its sound; one that would be later is not spoken.
+    /// From an utterance's first clause's being whole to its sound; one that would be later is not spoken.
     pub max_delay: Duration,
 }
 
@@ -25,12 +25,14 @@ pub(super) struct Part {
     pub(super) utterance: u64,
     /// When the newest frame that it is about was captured.
     pub(super) captured: Instant,
-    /// When its first word came.
+    /// When its first clause was whole, and could be spoken; before that, when its first word came.
     pub(super) written: Instant,
     splitter: Splitter,
     /// Bounded by [`MAX_UTTERANCE`].
     clauses: VecDeque<String>,
     characters: usize,
+    /// Its first clause was whole.
+    begun: bool,
     shortened: bool,
     /// No more text comes.
     ended: bool,
@@ -54,7 +56,7 @@ impl Script {
     /// More text of an utterance. A new one takes the place of the one that waits, whose number is returned.
     pub(super) fn say(&mut self, utterance: u64, captured: Instant, text: &str, now: Instant) -> Option<u64> {
         if let Some(part) = self.part(utterance) {
-            part.push(text);
+            part.push(text, now);
             return None;
         }
         let mut part = Part {
@@ -64,19 +66,20 @@ impl Script {
             splitter: Splitter::default(),
             clauses: VecDeque::new(),
             characters: 0,
+            begun: false,
             shortened: false,
             ended: false,
         };
-        part.push(text);
+        part.push(text, now);
         self.waiting.replace(part).map(|old| old.utterance)
     }
 
     /// An utterance's text is over; true when some of it was left out.
-    pub(super) fn end(&mut self, utterance: u64) -> bool {
+    pub(super) fn end(&mut self, utterance: u64, now: Instant) -> bool {
         let Some(part) = self.part(utterance) else { return false };
         part.ended = true;
         let rest = part.splitter.finish();
-        part.clauses.extend(rest);
+        part.take(rest, now);
         part.shortened
     }
 
@@ -118,13 +121,23 @@ impl Script {
 }
 
 impl Part {
-    fn push(&mut self, text: &str) {
+    fn push(&mut self, text: &str, now: Instant) {
         let room = MAX_UTTERANCE - self.characters;
         let end = text.char_indices().nth(room).map_or(text.len(), |(at, _)| at);
         self.shortened |= end < text.len();
         self.characters += text[..end].chars().count();
         let clauses = self.splitter.push(&text[..end]);
-        self.clauses.extend(clauses);
+        self.take(clauses, now);
+    }
+
+    fn take(&mut self, clauses: impl IntoIterator<Item = String>, now: Instant) {
+        for clause in clauses {
+            // However slowly a model writes, its words are not late before they can be spoken.
+            if !std::mem::replace(&mut self.begun, true) {
+                self.written = now;
+            }
+            self.clauses.push_back(clause);
+        }
     }
 }
 
@@ -146,9 +159,23 @@ mod tests {
         assert_eq!(script.line(), line("A man comes in.", false));
         assert_eq!(script.line(), None);
         script.say(1, now, " down.", now);
-        script.end(1);
+        script.end(1, now);
         assert_eq!(script.line(), line("He sits down.", true));
         assert_eq!(script.line(), line("", true));
+    }
+
+    #[test]
+    fn a_slow_writer_is_not_late_for_that() {
+        let (mut script, now) = (Script::default(), Instant::now());
+        let later = now + Duration::from_secs(60);
+        script.say(1, now, "A dog", now);
+        script.say(1, now, " is lying there. It", later);
+        script.say(1, now, " is asleep by now. ", later + Duration::from_secs(60));
+        assert_eq!(script.begin().unwrap().written, later);
+        script.clear();
+        script.say(2, now, "A dog", now);
+        script.end(2, later);
+        assert_eq!(script.begin().unwrap().written, later);
     }
 
     #[test]
@@ -157,7 +184,7 @@ mod tests {
         script.say(1, now, "One is here now. ", now);
         script.begin();
         assert_eq!(script.say(2, now, "Two.", now), None);
-        script.end(2);
+        script.end(2, now);
         assert_eq!(script.say(3, now, "Three.", now), Some(2));
         assert!(script.knows(1) && !script.knows(2) && script.knows(3));
         assert!(script.begin().is_none(), "one at a time");
@@ -169,7 +196,7 @@ mod tests {
     fn what_can_not_be_pronounced_is_passed_over() {
         let (mut script, now) = (Script::default(), Instant::now());
         script.say(1, now, "🐕🐕🐕\n\n***", now);
-        script.end(1);
+        script.end(1, now);
         script.begin();
         assert_eq!(script.line(), line("", true));
     }
@@ -180,7 +207,7 @@ mod tests {
         for _ in 0..100 {
             script.say(1, now, &"é".repeat(1_000), now);
         }
-        assert!(script.end(1));
+        assert!(script.end(1, now));
         script.begin();
         let spoken = script.speaking.as_ref().unwrap().clauses.iter().map(|c| c.chars().count()).sum::<usize>();
         assert_eq!(spoken, MAX_UTTERANCE);

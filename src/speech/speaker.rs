@@ -20,6 +20,11 @@ use tokio::time::{Interval, MissedTickBehavior};
 /// and the longest clause.
 const LOOKAHEAD: usize = 2 * SAMPLE_RATE as usize;
 
+/// A clock this far behind catches up.
+const BEHIND: Duration = Duration::from_millis(100);
+/// It makes one frame in this time then, so that listeners can take them; all at once they would overrun them.
+const BREATH: Duration = Duration::from_millis(1);
+
 /// The voice of one stream as `/api/status` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SpeechStatus {
@@ -133,6 +138,7 @@ impl Speaker {
             on_air: None,
             free_at: None,
             clock: None,
+            behind: false,
         };
         (speaker, tokio::spawn(task.run(shutdown)))
     }
@@ -162,7 +168,7 @@ impl Speaker {
 
     /// An utterance's text is over.
     pub fn end(&self, utterance: u64) {
-        if self.lock().script.end(utterance) {
+        if self.lock().script.end(utterance, now()) {
             self.metrics.speech_shortened.get_or_create(&self.label).inc();
         }
         self.bell.notify_one();
@@ -277,6 +283,8 @@ struct Task {
     free_at: Option<Instant>,
     /// Runs while anybody listens.
     clock: Option<Interval>,
+    /// The clock is behind, because this task was not woken in time.
+    behind: bool,
     closing: CloseOnDrop,
 }
 
@@ -313,7 +321,10 @@ impl Task {
                 () = shutdown.wait() => break,
                 // Before the clock, so that a cancel is heeded even while the clock has to catch up.
                 () = speaker.bell.notified() => {}
-                () = tick(&mut self.clock) => self.frame(),
+                due = tick(&mut self.clock, self.behind) => {
+                    self.behind = due.elapsed() > BEHIND;
+                    self.frame();
+                }
                 event = next(&mut self.job) => self.heard(event),
                 changed = listeners.changed() => match changed {
                     Ok(()) => self.audience(*listeners.borrow_and_update()),
@@ -531,9 +542,8 @@ impl Task {
 impl OnAir {
     fn take(&mut self, rate: u32, samples: &[i16]) -> crate::error::Result<()> {
         if self.resampler.as_ref().is_none_or(|resampler| resampler.rate() != rate) {
-            if let Some(before) = self.resampler.replace(Resampler::new(rate)?) {
-                self.playout.push(&before.finish()?);
-            }
+            let before = self.resampler.replace(Resampler::new(rate)?);
+            self.playout.push(&before.map_or_else(|| Ok(Vec::new()), Resampler::finish)?);
         }
         if let Some(resampler) = &mut self.resampler {
             self.playout.push(&resampler.push(samples)?);
@@ -564,13 +574,13 @@ impl OnAir {
     }
 }
 
-async fn tick(clock: &mut Option<Interval>) {
-    match clock {
-        Some(clock) => {
-            clock.tick().await;
-        }
-        None => std::future::pending().await,
+/// When the frame was due that is to be made now. Giving up the wait loses no frame.
+async fn tick(clock: &mut Option<Interval>, behind: bool) -> tokio::time::Instant {
+    let Some(clock) = clock else { return std::future::pending().await };
+    if behind {
+        tokio::time::sleep(BREATH).await;
     }
+    clock.tick().await
 }
 
 async fn next(job: &mut Option<ClauseHandle>) -> Option<ClauseEvent> {
