@@ -52,7 +52,7 @@ pull: build ## Download MODEL
 	./target/release/vidette pull $(MODEL)
 
 bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
-	$(CARGO) bench --locked --bench engine --bench program
+	$(CARGO) bench --locked --bench engine --bench program --bench speech
 
 # The first half's exit code must not keep the second half from running.
 eval-demo: build .venv-demo/ready ## Scores of the demo model, through the program (LIMIT=5 for a short run)
