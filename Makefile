@@ -54,7 +54,7 @@ pull: build ## Download MODEL
 	./target/release/vidette pull $(MODEL)
 
 bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
-	$(CARGO) bench --locked --bench engine --bench program
+	$(CARGO) bench --locked --bench engine --bench program --bench speech
 
 soak-audio: build tiny-model ## Ten minutes of the voice: losses, timing, memory (SECONDS=60 for a short run)
 	$(PYTHON) scripts/soak_audio.py --seconds $(or $(SECONDS),600)

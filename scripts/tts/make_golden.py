@@ -48,16 +48,19 @@ def speech_model_golden(s, w, random, rows):
 
 
 def sampler_golden(random):
-    """logits, history and probabilities: flat, peaked (three must stay), repeated codes, first code, more than 25."""
+    """logits, history and probabilities: flat, peaked (three must stay), repeated codes that are still likely after it,
+    the same below zero, first code, more than 25."""
     cases = {}
     spread = lambda scale, n=80: random.standard_normal(n).astype(F) * F(scale)
     history = random.integers(0, 80, 30)
     repeated = np.array([5, 7, 5, 9, 5, 7, 5, 5, 60, 61, 5, 7, 5, 5, 5, 7, 9, 5])
     peaked = spread(1.0)
     peaked[11] = 30.0
+    often = spread(2.0)
+    often[[5, 7, 9]] = [6.0, 5.5, 5.0]
     for name, logits, past in (
         ("flat", spread(0.1), history), ("wide", spread(3.0), history), ("peaked", peaked, history[:3]),
-        ("repeated", spread(2.0), repeated), ("first", spread(1.0), history[:0]), ("short", spread(2.0), history[:1]),
+        ("repeated", often, repeated), ("below", often - F(9), repeated), ("first", spread(1.0), history[:0]), ("short", spread(2.0), history[:1]),
     ):  # fmt: skip
         cases[f"sample.{name}.logits"] = logits
         cases[f"sample.{name}.history"] = past if len(past) else np.array([-1])

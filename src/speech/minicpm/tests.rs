@@ -147,7 +147,7 @@ fn a_head_is_taken_whichever_way_it_lies() {
 fn the_sampler_equals_the_reference() {
     let golden = Golden::open();
     let mut cases = 0;
-    for name in ["flat", "wide", "peaked", "repeated", "first", "short"] {
+    for name in ["flat", "wide", "peaked", "repeated", "below", "first", "short"] {
         let history: Vec<i32> =
             golden.ints(&format!("sample.{name}.history")).into_iter().filter(|code| *code >= 0).collect();
         let mine = SpeechSampling::default().probabilities(&golden.floats(&format!("sample.{name}.logits")), &history);
@@ -157,7 +157,7 @@ fn the_sampler_equals_the_reference() {
         assert_eq!(alive(&mine), alive(&theirs), "{name}: the same codes are left");
         cases += 1;
     }
-    assert_eq!(cases, 6);
+    assert_eq!(cases, 7);
 }
 
 #[test]
