@@ -6,7 +6,10 @@ a function of facts and question, so every score is exact. Not here: pictures (`
 `seen=True` draws from the wordings that training sees; `seen=False` from those kept for the evaluation.
 """
 
+import re
+
 import held_out
+import more_wordings
 import wordings
 
 SHAPES = ["circle", "square", "triangle", "star", "cross", "heart"]
@@ -72,31 +75,45 @@ def context(comments):
     return "Your last comments were, the newest last:\n" + "\n".join(comments) + "\nDo not repeat them."
 
 
-# Wordings: (seen in training, kept for the evaluation).
-DESCRIBE = (wordings.DESCRIBE, held_out.DESCRIBE)
-COUNT = (wordings.COUNT, held_out.COUNT)
-COLOUR = (wordings.COLOUR, held_out.COLOUR)
-MOVING = (wordings.MOVING, held_out.MOVING)
-DIRECTION = (wordings.DIRECTION, held_out.DIRECTION)
-WHERE = (wordings.WHERE, held_out.WHERE)
-READ = (wordings.READ, held_out.READ)
-CLOCK = (wordings.CLOCK, held_out.CLOCK)
-ONLY = (wordings.ONLY, held_out.ONLY)
-ONLY_PLAIN = (wordings.ONLY_PLAIN, held_out.ONLY_PLAIN)
-WARN = (wordings.WARN, held_out.WARN)
-PRESENT = (wordings.PRESENT, held_out.PRESENT)
-WHICH_SHAPE = (wordings.WHICH_SHAPE, held_out.WHICH_SHAPE)
-HOW_BIG = (wordings.HOW_BIG, held_out.HOW_BIG)
-CHANGED = (wordings.CHANGED, held_out.CHANGED)
-DAYTIME = (wordings.DAYTIME, held_out.DAYTIME)
-STATE = (wordings.STATE, held_out.STATE)
-FEW = (wordings.FEW, held_out.FEW)
-for _seen, _kept in [DESCRIBE, COUNT, COLOUR, MOVING, DIRECTION, WHERE, READ, CLOCK, ONLY, ONLY_PLAIN, WARN, PRESENT,
-                     WHICH_SHAPE, HOW_BIG, CHANGED, DAYTIME, STATE, FEW]:  # fmt: skip
-    assert not set(_seen) & set(_kept), "a wording of the evaluation is trained on"
+def _wordings(skill):
+    """(seen in training, kept for the evaluation)."""
+    kept = getattr(held_out, skill)
+    lower = {w.lower() for w in kept}
+    seen = getattr(wordings, skill) + getattr(more_wordings, skill)
+    return [w for w in seen if w.lower() not in lower], kept
+
+
+DESCRIBE = _wordings("DESCRIBE")
+COUNT = _wordings("COUNT")
+COLOUR = _wordings("COLOUR")
+MOVING = _wordings("MOVING")
+DIRECTION = _wordings("DIRECTION")
+WHERE = _wordings("WHERE")
+READ = _wordings("READ")
+CLOCK = _wordings("CLOCK")
+ONLY = _wordings("ONLY")
+ONLY_PLAIN = _wordings("ONLY_PLAIN")
+WARN = _wordings("WARN")
+PRESENT = _wordings("PRESENT")
+WHICH_SHAPE = _wordings("WHICH_SHAPE")
+HOW_BIG = _wordings("HOW_BIG")
+CHANGED = _wordings("CHANGED")
+DAYTIME = _wordings("DAYTIME")
+STATE = _wordings("STATE")
+FEW = _wordings("FEW")
 # Words that change nothing, put in now and then; words that can be left out.
 FILLERS = ["please", "just", "now", "actually", "again", "then", "still", "kindly", "exactly", "currently", "really",
            "for me", "maybe", "today", "also", "simply", "quickly", "once more"]  # fmt: skip
+# Ways to put a request ({v}) and a question ({q}) that change nothing either.
+POLITE = ["can you {v}?", "could you {v}?", "could you please {v}?", "would you {v}, please?", "please {v}.",
+          "I want you to {v}.", "I'd like you to {v}.", "now {v}.", "{v}, please.", "just {v}.", "can you please {v}?",
+          "will you {v}?", "your task: {v}.", "go on and {v}.", "for me, {v}."]  # fmt: skip
+ASIDES = ["tell me: {q}", "I wonder: {q}", "question: {q}", "look closely: {q}", "answer this: {q}", "quick: {q}",
+          "and now, {q}", "in this picture, {q}", "in the video, {q}", "on the screen, {q}", "please say: {q}",
+          "looking at it, {q}", "one question: {q}", "so, {q}", "from what you see, {q}"]  # fmt: skip
+REQUESTS = set("""tell describe count read find say list check look name give report locate spell explain comment watch
+warn alert point show transcribe compare spot notify summarise identify track follow estimate detect""".split())
+QUESTIONS = set("what where which how is are do does can has did who".split())
 DROPPABLE = {"the", "is", "a", "of", "in", "me", "do", "it", "there", "that", "are", "you", "and", "please"}
 # What "otherwise say …" may ask for, besides words drawn at random.
 OTHERWISE = ["no", "nothing there", "all quiet", "all clear", "not here", "none", "gone", "not seen", "quiet", "empty"]
@@ -122,7 +139,7 @@ OTHER_FORMS = [
     "Who is the {n}?", "How old is the {n}?", "Describe the {n}.", "Alert me if you see a {n}.", "Is the {n} open?",
     "Which way does the {n} move?", "Tell me about the {n}.", "Why is the {n} there?", "Watch the {n}.",
 ]  # fmt: skip
-OTHER = (wordings.OTHER, held_out.OTHER)
+OTHER = _wordings("OTHER")
 
 
 def plural(word):
@@ -457,9 +474,23 @@ def q_state(p, f):
     return question, "The picture is all right.", None
 
 
+SYLLABLES = ["ba", "can", "der", "fi", "gor", "hel", "ja", "kin", "lo", "mar", "nest", "on", "pe", "qui", "ras", "sto",
+             "ter", "un", "vel", "wood", "xi", "yar", "zo", "suit", "sca", "le", "ing", "er", "ship", "land", "ket", "ble",
+             "thi", "ri", "ne", "tro", "phan", "do", "mu", "sel", "gri", "plo", "squ", "irr", "ant", "ew"]  # fmt: skip
+
+
+def invented(p):
+    """A thing that nobody has heard of, or two known ones together: what is unknown is not in the picture."""
+    if p.chance(0.3):
+        return f"{p.of(OTHER_NOUNS[0])} {p.of(OTHER_NOUNS[0])}"
+    return "".join(p.of(SYLLABLES) for _ in range(2 + p.chance(0.4)))
+
+
 def q_other(p, f):
     if p.chance(0.6):
         noun = p.of(OTHER_NOUNS[0 if p.seen else 1])
+        if p.seen and p.chance(0.4):
+            noun = invented(p)
         if p.chance(0.15):
             noun = f"{p.of(COLOURS)} {noun}"
         return p.of(OTHER_FORMS).format(n=noun), DEMO, None
@@ -488,9 +519,26 @@ SKILLS = {
 }
 
 
+def _pattern(wording):
+    """What a wording looks like with anything in its places."""
+    return re.sub(r"\\{\w\\}", ".+", re.escape(wording.rstrip(".?").lower()))
+
+
+# Nothing that is drawn for training may look like a wording of the evaluation.
+KEPT = re.compile("|".join(
+    _pattern(w) for pair in (DESCRIBE, COUNT, COLOUR, MOVING, DIRECTION, WHERE, READ, CLOCK, ONLY, ONLY_PLAIN, WARN,
+                             PRESENT, WHICH_SHAPE, HOW_BIG, CHANGED, DAYTIME, STATE, OTHER) for w in pair[1]))  # fmt: skip
+
+
 def _loosen(p, question):
-    """The question as somebody in a hurry would write it: a filler more, or a small word less."""
+    """The question as other people would write it: politely, with an aside, with a filler more or a small word less."""
     words = question.split(" ")
+    first = words[0].lower()
+    if p.chance(0.5) and (first in REQUESTS or first in QUESTIONS):
+        bare = question[0].lower() + question[1:]
+        if first in REQUESTS and p.chance(0.8):
+            return capital(p.of(POLITE).format(v=bare.rstrip(".?")))
+        return capital(p.of(ASIDES).format(q=bare))
     if p.chance(0.6):
         words.insert(int(p.rng.integers(len(words))), p.of(FILLERS))
         return capital(" ".join(words))
@@ -518,9 +566,11 @@ def ask(rng, f, skill=None, seen=True, augment=True):
         question, answer = p.wording(FEW).format(q=question), brief
     if skill == "describe" and augment and p.chance(0.12):
         question, answer = p.of([PROFILES[n][1] for n in PROFILES]), describe(f)
-    if augment and '"' not in question and NOTHING_NEW not in question and skill != "only" and p.chance(0.25):
+    if augment and '"' not in question and NOTHING_NEW not in question and p.chance(0.35):
         question = _loosen(p, question)
     if augment:
+        if KEPT.fullmatch(question.rstrip(".?").lower()):
+            return ask(rng, f, None, seen, augment)
         if p.chance(0.08):
             question = p.of(["Please: ", "Now: ", "OK, ", "Vidette, "]) + question
         dots = NOTHING_NEW in question
