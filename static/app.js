@@ -8,6 +8,7 @@ import * as figures from './page/figures.js';
 import * as commentary from './page/commentary.js';
 import * as controls from './page/controls.js';
 import * as streams from './page/streams.js';
+import * as voice from './page/voice.js';
 import './page/export.js';
 
 const POLL_MS = 5000;
@@ -19,6 +20,7 @@ function showStatus(status) {
   commentary.showStatus(status);
   video.showSource(status.source, status.viewers);
   figures.showStatus(status);
+  voice.showStatus(status);
 }
 
 // The door: the token, when the server asks for one. Without it there is nothing behind.

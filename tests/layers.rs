@@ -45,9 +45,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
         "ingest" | "engine" | "models" => EDGE,
         // Files through the one GGUF reader; llama.cpp through the engine's start.
-        "speech" => {
-            &["error", "secret", "backoff", "shutdown", "frame", "bus", "metrics", "audio", "models", "engine"]
-        }
+        "speech" => &["error", "secret", "backoff", "shutdown", "frame", "bus", "metrics", "audio", "models", "engine"],
         "commentary" => &[
             "error",
             "secret",

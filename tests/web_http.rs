@@ -275,7 +275,7 @@ async fn the_token_opens_every_route_and_nothing_else_does() {
     let open: Vec<_> = ROUTES.iter().filter(|r| r.access == Access::Public).map(|r| r.path).collect();
     assert_eq!(
         open,
-        ["/", "/app.js", "/style.css", "/voice.js", "/voice.css", "/page/{file}", "/live", "/ready", "/api/session"],
+        ["/", "/app.js", "/style.css", "/page/{file}", "/live", "/ready", "/api/session"],
         "public by intention only"
     );
 }

@@ -28,6 +28,7 @@ modules!(
     "theme.js",
     "thumbnails.js",
     "video.js",
+    "voice.js",
 );
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -49,15 +50,6 @@ pub(super) fn script() -> Response {
 
 pub(super) fn style() -> Response {
     file("text/css; charset=utf-8", include_str!("../../static/style.css"))
-}
-
-/// The controls of the voice, which build themselves.
-pub(super) fn voice_script() -> Response {
-    file("text/javascript; charset=utf-8", include_str!("../../static/voice.js"))
-}
-
-pub(super) fn voice_style() -> Response {
-    file("text/css; charset=utf-8", include_str!("../../static/voice.css"))
 }
 
 /// A module by its file name.

@@ -59,8 +59,6 @@ pub const ROUTES: &[Route] = &[
     open("/"),
     open("/app.js"),
     open("/style.css"),
-    open("/voice.js"),
-    open("/voice.css"),
     open("/page/{file}"),
     open("/live"),
     open("/ready"),
@@ -202,8 +200,6 @@ pub(super) fn router(face: Arc<Face>) -> Router {
     let index = warp::path::end().and(warp::get()).map(page::index);
     let script = path("app.js").and(warp::get()).map(page::script);
     let style = path("style.css").and(warp::get()).map(page::style);
-    let voice_script = path("voice.js").and(warp::get()).map(page::voice_script);
-    let voice_style = path("voice.css").and(warp::get()).map(page::voice_style);
     let module = warp::path!("page" / String).and(warp::get()).then(|file: String| tell(page::module(file)));
 
     either([
@@ -228,8 +224,6 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         index.boxed(),
         script.boxed(),
         style.boxed(),
-        voice_script.boxed(),
-        voice_style.boxed(),
         module.boxed(),
     ])
 }
