@@ -49,7 +49,7 @@ test('one can listen, mute and set the volume, and the sound comes back after th
 
 test('the page says why there is no voice, in the reader’s language', async (t) => {
   const off = await program(t, { model: 'random', args: TALK });
-  const page = await open(t, off.url, { language: 'de-DE' });
+  const page = await open(t, off.url, { language: 'de-DE', expected: [/net::ERR/] });
   await until(page, () => document.querySelector('.voice-word').textContent.includes('ENABLE_TTS=true'));
   assert.match(await page.locator('.voice-word').textContent(), /^Die Stimme ist aus/);
   assert.equal(await page.locator('.voice-listen').isHidden(), true);
