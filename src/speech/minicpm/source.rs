@@ -68,7 +68,7 @@ pub fn stft(signal: &[f32]) -> Vec<f32> {
     let half = POINTS / 2;
     let frames = signal.len() / STEP + 1;
     let sample = |at: usize| {
-        let i = if at < half { half - at } else { at - half };
+        let i = at.abs_diff(half);
         let i = if i < signal.len() { i } else { 2 * (signal.len() - 1) - i };
         f64::from(signal[i])
     };
