@@ -175,7 +175,7 @@ test('what was said is copied and saved, true and harmless', async (t) => {
 
 test('states have words, the voice when there is one, and a break is told and mended', async (t) => {
   const { server, page } = await stage(t, { expected: [/ERR_/] });
-  assert.equal(await page.locator('#voice-state').isHidden(), true);
+  await until(page, () => document.querySelector('#voice-word').textContent === 'off' && !document.querySelector('#voice-state').hidden);
   server.status({ voice: { state: 'speaking' }, engine: { warning: null, notice: null, message: null }, commentary: { message: 'the engine gave no sign of life for 180 s' } });
   await until(page, () => document.querySelector('#voice-word').textContent === 'speaking' && !document.querySelector('#voice-state').hidden);
   await until(page, () => document.querySelector('#engine-notice').textContent.includes('no sign of life'));

@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn the_inverse_adds_up_windows_and_keeps_its_limits() {
         let said = |ln_magnitude: f32, argument: f32| {
-            let mut row = vec![-40.0f32; 2 * BINS];
+            let mut row = [-40.0f32; 2 * BINS];
             (row[0], row[BINS]) = (ln_magnitude, argument);
             istft(&row.repeat(30))
         };
