@@ -39,18 +39,19 @@ fn a_clip_becomes_pictures_words_and_honest_stamps() {
 
     let mut events = program.events();
     let mut spoken = String::new();
-    let mut of = 0;
+    // Of the first answer that is heard the beginning may have been missed.
+    let (mut of, mut heard) = (0, 0);
     let utterance = loop {
         let sse = events.next().expect("the stream goes on");
         match sse.event.as_str() {
             "token" => {
                 let id = sse.data["utterance"].as_u64().unwrap();
                 if id != of {
-                    (of, spoken) = (id, String::new());
+                    (of, spoken, heard) = (id, String::new(), heard + 1);
                 }
                 spoken.push_str(sse.data["text"].as_str().unwrap());
             }
-            "utterance" if sse.data["skipped"] == false && sse.data["utterance"] == of && of > 1 => break sse,
+            "utterance" if sse.data["skipped"] == false && sse.data["utterance"] == of && heard > 1 => break sse,
             _ => {}
         }
     };
