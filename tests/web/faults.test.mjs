@@ -173,6 +173,11 @@ test('what was said is copied and saved, true and harmless', async (t) => {
   assert.deepEqual(cues, ['A <b>cat</b> & a dog --> both.', 'Two\nlines turned.', 'Cut o']);
 });
 
+// Waits until whoever listened has come back, after `asked` requests for the events.
+async function back(server, asked) {
+  while (server.asked() === asked || server.listeners() === 0) await new Promise((resolve) => { setTimeout(resolve, 20); });
+}
+
 test('states have words, the voice when there is one, and a break is told and mended', async (t) => {
   const { server, page } = await stage(t, { expected: [/ERR_/] });
   await until(page, () => document.querySelector('#voice-word').textContent === 'off' && !document.querySelector('#voice-state').hidden);
@@ -185,7 +190,9 @@ test('states have words, the voice when there is one, and a break is told and me
   await until(page, () => /^lost, next try in \d+ s$/.test(document.querySelector('#source-word').textContent));
   server.token(1, 'Half a sen');
   await page.locator('.writing').waitFor();
+  const asked = server.asked();
   server.hangUp();
+  await back(server, asked);
   await until(page, () => document.querySelector('#link-word').textContent === 'connected');
   server.say(1, 'Half a sentence.');
   await lastText(page, 'Half a sentence.');

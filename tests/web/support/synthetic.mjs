@@ -11,9 +11,14 @@ export async function synthetic(t, program) {
   const target = new URL(program.url);
   const listeners = new Set();
   let id = 0;
-  let status = await program.status();
+  const before = await program.status();
+  const begun = performance.now();
+  let patched = before;
+  // Its age grows: a page takes a stream that is younger than it should be for another one.
+  const status = () => ({ ...patched, uptime_s: before.uptime_s + (performance.now() - begun) / 1000 });
   let picture = null;
   const stamps = new Map(); // utterance -> newest_frame_unix_ms
+  let asked = 0; // Requests for the events.
   let pictures = 0; // Requests for pictures of utterances.
 
   const server = http.createServer((request, response) => {
@@ -23,15 +28,16 @@ export async function synthetic(t, program) {
   async function answer(request, response) {
     const path = new URL(request.url, target).pathname;
     if (path === '/api/stream') {
+      asked += 1;
       response.writeHead(200, { 'Content-Type': 'text/event-stream' });
-      response.write(`retry: 200\nevent: status\ndata: ${JSON.stringify(status)}\n\n`);
+      response.write(`retry: 200\nevent: status\ndata: ${JSON.stringify(status())}\n\n`);
       listeners.add(response);
       response.on('close', () => listeners.delete(response));
       return;
     }
     if (path === '/api/status') {
       response.writeHead(200, { 'Content-Type': 'application/json' });
-      response.end(JSON.stringify(status));
+      response.end(JSON.stringify(status()));
       return;
     }
     const frame = /^\/api\/utterances\/(\d+)\/frame$/.exec(path);
@@ -59,13 +65,14 @@ export async function synthetic(t, program) {
   return {
     url: `http://127.0.0.1:${server.address().port}`,
     listeners: () => listeners.size,
+    asked: () => asked,
     pictures: () => pictures,
     send,
     status(patch) {
       for (const [part, values] of Object.entries(patch)) {
-        status = { ...status, [part]: typeof values === 'object' ? { ...status[part], ...values } : values };
+        patched = { ...patched, [part]: typeof values === 'object' ? { ...patched[part], ...values } : values };
       }
-      send('status', status);
+      send('status', status());
     },
     token: (utterance, text) => send('token', { utterance, text }),
     // A finished utterance; `tokens` says whether its words come first.
