@@ -76,6 +76,8 @@ pub struct ModelConfig {
     pub slots: u32,
     pub threads: u32,
     pub gpu_layers: i32,
+    /// Where GPU backends lie; `None` for the place beside the program.
+    pub backends: Option<PathBuf>,
     pub embedding_cache_bytes: usize,
 }
 
@@ -224,6 +226,7 @@ impl Config {
                 slots: within("ENGINE_SLOTS", o.engine_slots.unwrap_or(2), 1, 64)?,
                 threads: within("THREADS", o.threads.unwrap_or(0), 0, 512)?,
                 gpu_layers: within("GPU_LAYERS", o.gpu_layers.unwrap_or(-1), -1, 10_000)?,
+                backends: o.backends_dir.clone(),
                 embedding_cache_bytes: mib("EMBEDDING_CACHE_MIB", o.embedding_cache_mib)?,
             },
             commentary,

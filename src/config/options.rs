@@ -53,6 +53,9 @@ options! {
     /// Layers of the model on the GPU; -1 for all, 0 for none. Default: -1
     {arg(value_name = "N", allow_negative_numbers = true, help_heading = "Model")}
     gpu_layers: i32 = "GPU_LAYERS",
+    /// Folder of GPU backends (libggml-cuda.so and the like). Default: the folder backends beside the program
+    {arg(value_name = "DIR", help_heading = "Model")}
+    backends_dir: PathBuf = "BACKENDS_DIR",
     /// MiB of frame embeddings kept, so that no frame is encoded twice. Default: 64
     {arg(value_name = "MIB", help_heading = "Model")}
     embedding_cache_mib: u32 = "EMBEDDING_CACHE_MIB",

@@ -5,7 +5,6 @@
 
 mod absent;
 #[cfg(feature = "llama")]
-#[path = "backend/ffi.rs"]
 mod backend;
 #[cfg(feature = "llama")]
 mod ffi;
@@ -27,6 +26,8 @@ mod worker;
 
 pub use absent::AbsentEngine;
 // llama.cpp is started once for the process; speech runs on it too.
+#[cfg(feature = "llama")]
+pub use backend::look_in as look_for_backends_in;
 #[cfg(feature = "llama")]
 pub(crate) use backend::{last_words as native_last_words, start as start_native};
 #[cfg(feature = "llama")]

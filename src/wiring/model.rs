@@ -152,6 +152,9 @@ fn choice(advice: models::SamplingAdvice) -> SamplingChoice {
 #[cfg(feature = "llama")]
 async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
     use crate::engine::{EngineConfig, FrameLayout};
+    if let Some(folder) = &config.backends {
+        crate::engine::look_for_backends_in(folder.clone());
+    }
     for note in &files.notes {
         tracing::info!("{note}");
     }
