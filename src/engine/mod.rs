@@ -34,11 +34,12 @@ pub use vision::FrameLayout;
 #[cfg(feature = "llama")]
 pub use worker::{EngineConfig, LlamaEngine};
 
+pub use crate::cancel::CancelFlag;
+
 use crate::error::Error;
 use crate::frame::Frame;
 use serde::Serialize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
@@ -184,21 +185,6 @@ impl JobHandle {
 impl Drop for JobHandle {
     fn drop(&mut self) {
         self.cancel.set();
-    }
-}
-
-/// Looked at between tokens.
-#[derive(Debug, Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
-
-impl CancelFlag {
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// True once the job's owner wants no more.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -20,9 +20,9 @@ pub use script::{MAX_UTTERANCE, Pacing};
 pub use speakable::speakable;
 pub use speaker::{Speaker, SpeechStatus};
 
+pub use crate::cancel::CancelFlag;
+
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
 
 /// Events of one clause waiting for its speaker; the voice waits when it is full, so keep reading.
@@ -71,6 +71,7 @@ pub enum ClauseEvent {
 pub struct ClauseHandle {
     /// What becomes of it; ends after its last event.
     pub events: mpsc::Receiver<ClauseEvent>,
+    /// Looked at by the voice at least every 20 ms.
     cancel: CancelFlag,
 }
 
@@ -86,21 +87,6 @@ impl ClauseHandle {
 impl Drop for ClauseHandle {
     fn drop(&mut self) {
         self.cancel.set();
-    }
-}
-
-/// Looked at by the voice at least every 20 ms.
-#[derive(Debug, Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
-
-impl CancelFlag {
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// True once nobody wants the rest.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
