@@ -15,6 +15,8 @@ pub mod preprocess;
 #[cfg(feature = "llama")]
 mod session;
 #[cfg(feature = "llama")]
+mod speech_tokens;
+#[cfg(feature = "llama")]
 mod template;
 #[cfg(all(test, feature = "llama"))]
 mod tests;
@@ -131,6 +133,9 @@ pub struct Job {
     /// Most tokens of the answer.
     pub max_tokens: u32,
     pub sampling: Sampling,
+    /// The model's own voice will speak the answer: [`JobEvent::Text`] has hidden states, and what can't be pronounced
+    /// (brackets, markup, line breaks) is not chosen. Text comes one token later.
+    pub for_voice: bool,
 }
 
 /// What became of a job so far. Instants are on this machine's monotonic clock.
@@ -143,7 +148,15 @@ pub enum JobEvent {
     /// The prompt is decoded.
     Prefilled { at: Instant, tokens: u32 },
     /// Whole characters, never empty.
-    Text { at: Instant, text: String },
+    Text {
+        at: Instant,
+        text: String,
+        /// The tokens that it was made of, and those before it that made no text; several when a character took several.
+        tokens: Vec<i32>,
+        /// For a job with `for_voice`, the language model's last layer after the final norm at the position that
+        /// consumed each token: row after row, `tokens.len()` × the model's width. Else empty.
+        hidden: Vec<f32>,
+    },
     /// The last event of a job that ran.
     Done { at: Instant, tokens: u32, finish: JobFinish },
     /// The last event of a job that a newer one of the same stream replaced before it ran.
