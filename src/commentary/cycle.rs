@@ -244,6 +244,7 @@ impl Cycle {
             frames,
             max_tokens: self.settings.max_tokens,
             sampling: self.settings.sampling.complete(),
+            for_voice: false,
         };
         self.stream.note(|status| {
             status.looks += 1;
@@ -270,7 +271,7 @@ impl Cycle {
                 Some(JobEvent::Started { at }) => look.clocks.started = Some(at),
                 Some(JobEvent::Encoded { at, encoded }) => self.encoded(look, at, encoded),
                 Some(JobEvent::Prefilled { at, .. }) => look.clocks.prefilled = Some(at),
-                Some(JobEvent::Text { at, text }) => {
+                Some(JobEvent::Text { at, text, .. }) => {
                     look.tokens = look.tokens.saturating_add(1);
                     look.clocks.token(at);
                     let piece = look.answer.push(&text);

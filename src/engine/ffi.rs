@@ -433,6 +433,8 @@ impl<'m> Context<'m> {
             p.n_threads = params.threads;
             p.n_threads_batch = params.threads;
             p.no_perf = true;
+            // A row for each token, whatever the file says (`keep_hidden`).
+            p.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
             let raw = NonNull::new(sys::llama_init_from_model(model.raw.as_ptr(), p)).ok_or_else(|| {
                 Error::unavailable(
                     "engine_memory",
@@ -598,6 +600,30 @@ impl<'m> Context<'m> {
         };
         decode_result(code)?;
         Ok(after)
+    }
+
+    /// From now on decoding keeps the last layer's output after the final norm, beside the logits, of every token that
+    /// it decodes: only for single tokens, or each token of a prompt would ask for logits. Off at first.
+    pub fn keep_hidden(&mut self, keep: bool) {
+        // SAFETY: `raw` is live (llama.h: llama_set_embeddings).
+        unsafe { sys::llama_set_embeddings(self.raw.as_ptr(), keep) }
+    }
+
+    /// Last layer's output after the final norm (`result_norm`) at the token decoded last, of the model's width.
+    ///
+    /// # Errors
+    /// When none was kept.
+    pub fn hidden(&self) -> Result<&[f32]> {
+        // SAFETY: -1 is the last output; null when there is none; without pooling it has the model's output width and
+        // stays until the next decode, which needs `&mut self` (llama.h: llama_get_embeddings_ith).
+        unsafe {
+            let row = sys::llama_get_embeddings_ith(self.raw.as_ptr(), -1);
+            let width = usize::try_from(sys::llama_model_n_embd_out(self.model.raw.as_ptr())).unwrap_or(0);
+            if row.is_null() || width == 0 {
+                return Err(Error::internal("engine_hidden", "llama.cpp has no hidden state for the voice"));
+            }
+            Ok(std::slice::from_raw_parts(row, width))
+        }
     }
 
     /// Logits of the last decoded token that asked for them: one for each token of the vocabulary.

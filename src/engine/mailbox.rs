@@ -97,6 +97,7 @@ mod tests {
             frames: Vec::new(),
             max_tokens: mark,
             sampling: Sampling::default(),
+            for_voice: false,
         };
         (handle, Ticket { job, events, cancel })
     }

@@ -91,6 +91,7 @@ impl<'m> Session<'m> {
         let sequence = self.slot_for(stream);
         let kept = self.keep_prefix(sequence, &prompt.prefix);
         self.context.watch(cancel);
+        self.context.keep_hidden(false);
         let result = self.fill(sequence, kept, prompt, frames, eye, cancel);
         let slot = &mut self.slots[sequence];
         match result {
@@ -169,14 +170,19 @@ impl<'m> Session<'m> {
         self.context.logits()
     }
 
-    /// The next token of an answer.
+    /// The next token of an answer; none of those that are marked in `banned`.
     ///
     /// # Errors
     /// When nothing was decoded before, or no token can be chosen.
-    pub fn sample(&self, sampler: &mut LlamaSampler) -> Result<Token> {
+    pub fn sample(&self, sampler: &mut LlamaSampler, banned: &[bool]) -> Result<Token> {
         let logits = self.context.logits()?;
-        let candidates: Vec<_> =
-            (0i32..).zip(logits).map(|(id, logit)| LlamaTokenData::new(LlamaToken::new(id), *logit, 0.0)).collect();
+        let allowed = banned.iter().map(|banned| !banned).chain(std::iter::repeat(true));
+        let candidates: Vec<_> = (0i32..)
+            .zip(logits)
+            .zip(allowed)
+            .filter(|(_, allowed)| *allowed)
+            .map(|((id, logit), _)| LlamaTokenData::new(LlamaToken::new(id), *logit, 0.0))
+            .collect();
         let mut candidates = LlamaTokenDataArray::new(candidates, false);
         sampler.apply(&mut candidates);
         let token = candidates
@@ -193,6 +199,16 @@ impl<'m> Session<'m> {
     pub fn advance(&mut self, look: &mut Look, token: Token) -> Result<()> {
         look.position = self.context.decode(look.sequence, look.position, &[Input::Tokens(&[token])], true)?;
         Ok(())
+    }
+
+    /// As [`advance`](Self::advance), and the token's hidden state: the last layer after the final norm.
+    ///
+    /// # Errors
+    /// When llama.cpp fails.
+    pub fn advance_with_hidden(&mut self, look: &mut Look, token: Token) -> Result<&[f32]> {
+        self.context.keep_hidden(true);
+        self.advance(look, token)?;
+        self.context.hidden()
     }
 
     /// The model that this session decodes with.

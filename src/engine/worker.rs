@@ -2,9 +2,10 @@
 //! Not here: what a look consists of (`session`, `vision`), who waits (`mailbox`).
 
 use super::backend;
-use super::ffi::{Context, ContextParams, Model};
+use super::ffi::{Context, ContextParams, Model, Token};
 use super::mailbox::{Mailbox, Ticket};
 use super::session::{Session, sampler};
+use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
 use super::utf8::Utf8Stream;
 use super::vision::{Eye, FrameLayout};
@@ -148,6 +149,7 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
     let params = ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads };
     let context = Context::new(&model, params)?;
     let layout = Layout::of(&model);
+    let mut speech = SpeechTokens::of(&model);
     let mut session = Session::new(&model, context, config.slots.max(1) as usize);
     let load_s = began.elapsed().as_secs_f64();
     tracing::info!(model = %config.name, device = gpu.as_deref().unwrap_or("cpu"), load_s, "engine ready");
@@ -158,14 +160,14 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
         status.load_s = Some(load_s);
     });
     while let Some(ticket) = mailbox.take() {
-        answer(&ticket, &layout, &mut session, &mut eye);
+        answer(&ticket, &layout, &mut speech, &mut session, &mut eye);
     }
     Ok(())
 }
 
 /// Runs one job to its last event. Whatever goes wrong is told to the job's owner and harms no other job.
-fn answer(ticket: &Ticket, layout: &Layout, session: &mut Session<'_>, eye: &mut Eye<'_>) {
-    let last = match look(ticket, layout, session, eye) {
+fn answer(ticket: &Ticket, layout: &Layout, speech: &mut SpeechTokens, session: &mut Session<'_>, eye: &mut Eye<'_>) {
+    let last = match look(ticket, layout, speech, session, eye) {
         Ok(last) => last,
         Err(_) if ticket.cancel.is_set() => {
             JobEvent::Done { at: Instant::now(), tokens: 0, finish: JobFinish::Cancelled }
@@ -181,7 +183,13 @@ fn say(ticket: &Ticket, event: JobEvent) {
     let _owner_is_gone = ticket.events.blocking_send(event);
 }
 
-fn look(ticket: &Ticket, layout: &Layout, session: &mut Session<'_>, eye: &mut Eye<'_>) -> Result<JobEvent> {
+fn look(
+    ticket: &Ticket,
+    layout: &Layout,
+    speech: &mut SpeechTokens,
+    session: &mut Session<'_>,
+    eye: &mut Eye<'_>,
+) -> Result<JobEvent> {
     let Ticket { job, cancel, .. } = ticket;
     say(ticket, JobEvent::Started { at: Instant::now() });
     if job.frames.is_empty() {
@@ -200,7 +208,7 @@ fn look(ticket: &Ticket, layout: &Layout, session: &mut Session<'_>, eye: &mut E
     }
     say(ticket, JobEvent::Encoded { at: Instant::now(), encoded });
 
-    let prompt = layout.tokens(session.model(), &job.prompt);
+    let prompt = layout.tokens(session.model(), &job.prompt, job.for_voice);
     let left_out = session.fit(&prompt, &mut frames, job.max_tokens)?;
     if left_out > 0 {
         tracing::debug!(left_out, "oldest frames left out: the context is too short for all");
@@ -210,7 +218,9 @@ fn look(ticket: &Ticket, layout: &Layout, session: &mut Session<'_>, eye: &mut E
     say(ticket, JobEvent::Prefilled { at: Instant::now(), tokens });
 
     let mut sampler = sampler(&job.sampling, session.model().n_vocab(), fresh_seed());
-    let mut utf8 = Utf8Stream::default();
+    let end_of_speech = speech.end;
+    let banned = if job.for_voice { speech.unspeakable(session.model()) } else { &[] };
+    let mut piece = Piece::default();
     let mut written = 0;
     let finish = loop {
         if cancel.is_set() {
@@ -219,24 +229,48 @@ fn look(ticket: &Ticket, layout: &Layout, session: &mut Session<'_>, eye: &mut E
         if written == job.max_tokens {
             break JobFinish::Length;
         }
-        let token = session.sample(&mut sampler)?;
-        if session.model().ends_turn(token) {
+        let token = session.sample(&mut sampler, banned)?;
+        if session.model().ends_turn(token) || end_of_speech == Some(token) {
             break JobFinish::Stop;
         }
         written += 1;
-        let text = utf8.push(&session.model().piece(token));
-        if !text.is_empty() {
-            say(ticket, JobEvent::Text { at: Instant::now(), text });
-        }
-        if written < job.max_tokens {
-            session.advance(&mut at, token)?;
+        piece.tokens.push(token);
+        let text = piece.utf8.push(&session.model().piece(token));
+        if job.for_voice {
+            // The state is that of the position that consumes the token, so the token's text waits for that.
+            piece.hidden.extend_from_slice(session.advance_with_hidden(&mut at, token)?);
+            piece.say(ticket, text);
+        } else {
+            piece.say(ticket, text);
+            if written < job.max_tokens {
+                session.advance(&mut at, token)?;
+            }
         }
     };
-    let rest = utf8.finish();
-    if !rest.is_empty() && finish != JobFinish::Cancelled {
-        say(ticket, JobEvent::Text { at: Instant::now(), text: rest });
+    let rest = piece.utf8.finish();
+    if finish != JobFinish::Cancelled {
+        piece.say(ticket, rest);
     }
     Ok(JobEvent::Done { at: Instant::now(), tokens: written, finish })
+}
+
+/// The tokens that have made no text yet.
+#[derive(Default)]
+struct Piece {
+    utf8: Utf8Stream,
+    tokens: Vec<Token>,
+    hidden: Vec<f32>,
+}
+
+impl Piece {
+    /// Tells the text with what it was made of, if there is any.
+    fn say(&mut self, ticket: &Ticket, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        let (tokens, hidden) = (std::mem::take(&mut self.tokens), std::mem::take(&mut self.hidden));
+        say(ticket, JobEvent::Text { at: Instant::now(), text, tokens, hidden });
+    }
 }
 
 /// A seed that differs from job to job; it only has to vary, not to be secret.
