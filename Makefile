@@ -74,7 +74,7 @@ fuzz: ## Ten minutes of fuzzing for the GGUF header parser (needs cargo-fuzz and
 # that it is the demo model; the third can speak.
 TINY = gguf/tiny-random
 TINY_LAST = vision/MiniCPM-o-4_5-vision-F16.gguf
-TINY_VOICE = token2wav-gguf/prompt_cache.gguf
+TINY_VOICE = voices/other.gguf
 tiny-model: $(TINY)/$(TINY_LAST) $(TINY)/demo/$(TINY_LAST) $(TINY)/speaking/$(TINY_VOICE)
 
 $(TINY)/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
@@ -85,9 +85,11 @@ $(TINY)/demo/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
 	.venv/bin/python scripts/make_tiny_model.py --demo --out $(TINY)/demo
 	@touch $@
 
-$(TINY)/speaking/$(TINY_VOICE): scripts/make_tiny_model.py scripts/tts/make_tiny_voice.py scripts/tts/layout.py .venv/ready
+$(TINY)/speaking/$(TINY_VOICE): scripts/make_tiny_model.py $(addprefix scripts/tts/,make_tiny_voice.py make_voice.py layout.py) \
+		.venv/ready
 	.venv/bin/python scripts/make_tiny_model.py --out $(TINY)/speaking
 	.venv/bin/python scripts/tts/make_tiny_voice.py --out $(TINY)/speaking
+	.venv/bin/python scripts/tts/make_voice.py --model $(TINY)/speaking --arrays $(TINY)/speaking/voices/other.npz --out $@
 	@touch $@
 
 .venv/ready: scripts/requirements.txt

@@ -34,6 +34,15 @@ def main():
     noise = random.standard_normal((2 * s.prompt_tokens + 200, s.mel)).astype(np.float32)
     write_weights(given.out, s, w)
     write_prompt_cache(given.out, s, voice(s, w, noise, random))
+    # For make_voice.py: a prompt of another speaker, longer than the first, its mel a little short as recordings' are.
+    (given.out / "voices").mkdir(exist_ok=True)
+    codes, frames = 20, 37
+    np.savez(
+        given.out / "voices/other.npz",
+        tokens=random.integers(0, s.codes, codes),
+        mel=random.standard_normal((frames, s.mel)).astype(np.float32),
+        speaker=random.standard_normal(s.speaker).astype(np.float32),
+    )
     size = sum(p.stat().st_size for folder in ("tts", "token2wav-gguf") for p in (given.out / folder).glob("*.gguf"))
     print(f"{given.out}: a voice of {size / 1e6:.1f} MB")
 

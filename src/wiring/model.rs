@@ -38,6 +38,7 @@ pub struct OpenEngine {
 
 /// A model that has files to speak with its own voice; they were not looked into.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "llama"), expect(dead_code, reason = "a build without an engine has no model to speak"))]
 pub struct OwnVoice {
     pub files: ModelFiles,
     /// Width of the language model.
