@@ -73,10 +73,11 @@ fuzz: ## Ten minutes of fuzzing for the GGUF header parser (needs cargo-fuzz and
 	cd fuzz && cargo +nightly fuzz run gguf_header -- -max_total_time=600
 
 # For tests: MiniCPM-o file sets with random weights, about 3 MB each, whose answers mean nothing. The second one says
-# that it is the demo model.
+# that it is the demo model; the third can speak.
 TINY = gguf/tiny-random
 TINY_LAST = vision/MiniCPM-o-4_5-vision-F16.gguf
-tiny-model: $(TINY)/$(TINY_LAST) $(TINY)/demo/$(TINY_LAST)
+TINY_VOICE = voices/other.gguf
+tiny-model: $(TINY)/$(TINY_LAST) $(TINY)/demo/$(TINY_LAST) $(TINY)/speaking/$(TINY_VOICE)
 
 $(TINY)/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
 	.venv/bin/python scripts/make_tiny_model.py --out $(TINY)
@@ -84,6 +85,13 @@ $(TINY)/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
 
 $(TINY)/demo/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
 	.venv/bin/python scripts/make_tiny_model.py --demo --out $(TINY)/demo
+	@touch $@
+
+$(TINY)/speaking/$(TINY_VOICE): scripts/make_tiny_model.py $(addprefix scripts/tts/,make_tiny_voice.py make_voice.py layout.py) \
+		.venv/ready
+	.venv/bin/python scripts/make_tiny_model.py --out $(TINY)/speaking
+	.venv/bin/python scripts/tts/make_tiny_voice.py --out $(TINY)/speaking
+	.venv/bin/python scripts/tts/make_voice.py --model $(TINY)/speaking --arrays $(TINY)/speaking/voices/other.npz --out $@
 	@touch $@
 
 .venv/ready: scripts/requirements.txt

@@ -51,8 +51,10 @@ async fn serve(
     shutdown: Shutdown,
 ) -> Result<()> {
     let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
-    let voice = config.voice.as_ref().map(|v| Ok::<_, Error>((voice::open(v, engine.mute.as_deref())?, pacing(v))));
-    let voice = voice.transpose()?;
+    let voice = match &config.voice {
+        Some(voice) => Some((voice::open(voice, engine.own_voice.clone()).await?, pacing(voice))),
+        None => None,
+    };
     let mut streams = open_streams(&config, Arc::clone(&engine.door), &metrics, &shutdown)?;
     if let Some((voice, pacing)) = &voice {
         streams = streams.with_voice(Arc::clone(&voice.door), *pacing);

@@ -96,6 +96,8 @@ pub enum VoiceChoice {
 pub struct VoiceConfig {
     pub choice: VoiceChoice,
     pub espeak_voice: String,
+    /// The voice file that was chosen for the model's own voice, in place of the one that came with it.
+    pub ref_audio_path: Option<PathBuf>,
     /// Where programs are found; empty when `PATH` is not set.
     pub search_path: String,
     pub pause_after: Duration,
@@ -352,6 +354,7 @@ fn voice(o: &Options, environment: &dyn Environment) -> Result<Option<VoiceConfi
     Ok(choice.filter(|_| o.enable_tts.unwrap_or(false)).map(|choice| VoiceConfig {
         choice,
         espeak_voice: espeak_voice.to_owned(),
+        ref_audio_path: o.ref_audio_path.clone(),
         search_path: environment.get("PATH").unwrap_or_default(),
         pause_after,
         max_delay,

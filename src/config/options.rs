@@ -116,6 +116,9 @@ options! {
     /// Who speaks: auto (the model's own voice if it can, else espeak-ng), minicpm-o, espeak or off. Default: auto
     {arg(value_name = "WHICH", help_heading = "Voice")}
     voice: String = "VOICE",
+    /// Who the model's own voice sounds like: a prompt_cache.gguf that scripts/tts/make_voice.py made of a recording. Default: none, the voice that comes with the model
+    {arg(value_name = "FILE", help_heading = "Voice")}
+    ref_audio_path: PathBuf = "REF_AUDIO_PATH",
     /// Voice or language of espeak-ng, as `espeak-ng --voices` lists them. Default: en
     {arg(value_name = "NAME", help_heading = "Voice")}
     espeak_voice: String = "ESPEAK_VOICE",
