@@ -18,7 +18,7 @@ use crate::speech::Pacing;
 use crate::web::{self, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The demo model's clip, beside its language model.
@@ -37,7 +37,9 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     config.commentary.sampling = config.commentary.sampling.or(engine.sampling);
     let voice = config.voice.as_ref().map(|v| Ok::<_, Error>((voice::open(v, engine.mute.as_deref())?, pacing(v))));
     let voice = voice.transpose()?;
-    let mut streams = open_streams(&config, Arc::clone(&engine.door), &metrics, &shutdown)?;
+    let named = named_files(&config, engine.demo.as_deref());
+    let sources = Sources { own_port: address.port(), named };
+    let mut streams = open_streams(&config, &sources, Arc::clone(&engine.door), &metrics, &shutdown)?;
     if let Some((voice, pacing)) = &voice {
         streams = streams.with_voice(Arc::clone(&voice.door), *pacing);
     }
@@ -88,16 +90,35 @@ async fn play_clip(streams: &Streams, folder: &Path) {
     }
 }
 
+/// What the sources' rules depend on beside the options.
+#[cfg_attr(not(feature = "ingest"), expect(dead_code, reason = "there are no sources to rule over"))]
+struct Sources {
+    own_port: u16,
+    /// Files that the operator named: clients may open them again.
+    named: Vec<PathBuf>,
+}
+
+/// Paths among the sources that were named at the start, and the demo model's clip. That some are no paths does no harm.
+fn named_files(config: &Config, demo: Option<&Path>) -> Vec<PathBuf> {
+    let named = config.streams.iter().filter_map(|s| s.source.as_ref()).map(|source| {
+        let text = source.expose();
+        PathBuf::from(text.strip_prefix("file://").unwrap_or(text))
+    });
+    named.filter(|path| path.is_file()).chain(demo.map(|folder| folder.join(CLIP))).collect()
+}
+
 #[cfg(feature = "ingest")]
 fn open_streams(
     config: &Config,
+    sources: &Sources,
     engine: Arc<dyn Engine>,
     metrics: &Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Result<Streams> {
     use crate::bus::Bus;
     crate::ingest::init()?;
-    let video = ingest_config(&config.video);
+    let video = ingest_config(&config.video, sources);
+    crate::ingest::guard_connections(&video.client_policy);
     let bounds: Bounds = config.window;
     let (make_metrics, make_shutdown) = (Arc::clone(metrics), shutdown.clone());
     let make = move |name: &str| {
@@ -116,10 +137,15 @@ fn open_streams(
 }
 
 #[cfg(feature = "ingest")]
-fn ingest_config(video: &VideoConfig) -> crate::ingest::IngestConfig {
+fn ingest_config(video: &VideoConfig, sources: &Sources) -> crate::ingest::IngestConfig {
     use crate::config::{Decoder, RtspTransport};
-    use crate::ingest::{DecoderChoice, IngestConfig, RtspTransport as Transport};
+    use crate::ingest::{DecoderChoice, Files, IngestConfig, Policy, RtspTransport as Transport};
+    let policy = Policy { own_port: Some(sources.own_port), ..Policy::default() };
+    let mut folders = vec![video.media_dir.clone()];
+    folders.extend(sources.named.iter().cloned());
     IngestConfig {
+        client_policy: Policy { private: video.private_sources, files: Files::Under(folders), ..policy.clone() },
+        policy,
         capture_fps: video.capture_fps,
         jpeg_fps: video.jpeg_fps,
         jpeg_width: video.jpeg_width,
@@ -143,7 +169,7 @@ fn ingest_config(video: &VideoConfig) -> crate::ingest::IngestConfig {
 }
 
 #[cfg(not(feature = "ingest"))]
-fn open_streams(_: &Config, _: Arc<dyn Engine>, _: &Arc<Metrics>, _: &Shutdown) -> Result<Streams> {
+fn open_streams(_: &Config, _: &Sources, _: Arc<dyn Engine>, _: &Arc<Metrics>, _: &Shutdown) -> Result<Streams> {
     Err(Error::unavailable("ingest_not_built", "this build has no video sources")
         .hint("build with the feature `ingest`"))
 }

@@ -106,6 +106,7 @@ fn rooms_use_only_those_below_them() {
 fn every_dependency_has_one_door() {
     let doors: &[(&str, &[&str])] = &[
         ("gstreamer", &["ingest"]),
+        ("gio::", &["ingest"]),
         ("llama_cpp", &["engine", "speech"]),
         ("warp::", &["web"]),
         ("clap::", &["config", "cli"]),

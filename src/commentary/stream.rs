@@ -6,7 +6,7 @@ use crate::bus::{Bus, Event};
 use crate::engine::{EngineStatus, SamplingChoice};
 use crate::error::{Error, Kind, Result};
 use crate::process::Usage;
-use crate::source::{SourceHandle, SourceStatus};
+use crate::source::{AskedBy, SourceHandle, SourceStatus};
 use crate::speech::{Speaker, SpeechStatus};
 use crate::thumbnail::Thumbnails;
 use crate::window::{Pick, SharedWindow};
@@ -170,13 +170,21 @@ impl Stream {
         &self.thumbnails
     }
 
-    /// Opens `source` in place of what is open and starts commenting.
+    /// Opens `source`, which the operator named, in place of what is open and starts commenting.
     ///
     /// # Errors
     /// When the source string or the instruction is not acceptable; then nothing has changed.
     pub async fn start(&self, source: &str, instruction: Option<&str>) -> Result<()> {
+        self.start_for(source, instruction, AskedBy::Operator).await
+    }
+
+    /// As [`start`](Self::start), if whoever asks may name that source.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_for(&self, source: &str, instruction: Option<&str>, asked_by: AskedBy) -> Result<()> {
         let instruction = instruction.map(check_instruction).transpose()?;
-        self.source.start(source).await?;
+        self.source.start_for(source, asked_by).await?;
         self.orders.send_modify(|orders| {
             orders.running = true;
             orders.serial += 1;

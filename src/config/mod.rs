@@ -59,6 +59,10 @@ pub struct VideoConfig {
     pub jpeg_width: u32,
     pub jpeg_quality: u32,
     pub looping: bool,
+    /// Files that clients of the API may name lie here.
+    pub media_dir: PathBuf,
+    /// Clients of the API may name addresses of private networks.
+    pub private_sources: bool,
     pub rtsp_transport: RtspTransport,
     pub decoder: Decoder,
     pub reconnect_delay: Duration,
@@ -201,6 +205,8 @@ impl Config {
                 jpeg_width: within("JPEG_WIDTH", o.jpeg_width.unwrap_or(1280), 0, 8192)?,
                 jpeg_quality: within("JPEG_QUALITY", o.jpeg_quality.unwrap_or(80), 1, 100)?,
                 looping: !o.no_loop.unwrap_or(false),
+                media_dir: o.media_dir.clone().unwrap_or_else(|| PathBuf::from("media")),
+                private_sources: o.allow_private_sources.unwrap_or(true),
                 rtsp_transport: one_of(
                     "RTSP_TRANSPORT",
                     o.rtsp_transport.as_deref().unwrap_or("auto"),

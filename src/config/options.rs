@@ -132,6 +132,12 @@ options! {
     /// End when a file has been played, instead of starting again. Default: false
     {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
     no_loop: bool = "NO_LOOP",
+    /// Folder whose files may be opened over the API and the page; what the command line and the configuration file name may lie anywhere. Default: media
+    {arg(value_name = "DIR", help_heading = "Video")}
+    media_dir: PathBuf = "MEDIA_DIR",
+    /// Let the API and the page open addresses of this machine and of private networks, where most cameras are. Default: true
+    {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
+    allow_private_sources: bool = "ALLOW_PRIVATE_SOURCES",
     /// RTP over tcp, udp, or auto (TCP first, then UDP when the server refuses it). Default: auto
     {arg(value_name = "HOW", help_heading = "Video")}
     rtsp_transport: String = "RTSP_TRANSPORT",
