@@ -117,6 +117,8 @@ pub struct Metrics {
     pub http_refused: Counter,
     /// Connections cut off because the client read too slowly.
     pub http_slow_clients: Counter,
+    /// Connections that came to no TLS session: no handshake in time, plain HTTP, or a client that refused.
+    pub tls_failures: Counter,
     /// Events that slow listeners did not get.
     pub events_lagged: Counter,
 }
@@ -173,6 +175,7 @@ impl Metrics {
             http_connections: Gauge::default(),
             http_refused: Counter::default(),
             http_slow_clients: Counter::default(),
+            tls_failures: Counter::default(),
             events_lagged: Counter::default(),
         };
         let r = &mut m.registry;
@@ -213,6 +216,7 @@ impl Metrics {
         r.register("http_connections", "Open HTTP connections", m.http_connections.clone());
         r.register("http_refused", "HTTP connections refused for their number", m.http_refused.clone());
         r.register("http_slow_clients", "HTTP connections cut off for reading too slowly", m.http_slow_clients.clone());
+        r.register("tls_failures", "Connections that came to no TLS session", m.tls_failures.clone());
         r.register("events_lagged", "Events that slow listeners did not get", m.events_lagged.clone());
         m.register_sound();
         m

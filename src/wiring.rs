@@ -9,18 +9,22 @@ use crate::commentary::StreamParts;
 use crate::commentary::Streams;
 #[cfg(feature = "ingest")]
 use crate::config::VideoConfig;
-use crate::config::{Config, VoiceConfig};
+use crate::config::{Config, ServerConfig, TlsChoice, VoiceConfig};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::speech::Pacing;
-use crate::web::{self, WebConfig};
+use crate::web::{self, Certificate, Tls, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+/// How often is said that there is no token.
+const OPENNESS_WARNING: Duration = Duration::from_secs(3600);
 /// The demo model's clip, beside its language model.
 const CLIP: &str = "clip.webm";
 
@@ -32,6 +36,7 @@ const CLIP: &str = "clip.webm";
 pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     let listener = web::bind(config.server.address)?;
     let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
+    let tls = open_tls(&config.server).await?;
     let metrics = Arc::new(Metrics::new());
     let engine = model::open_or_tell(&config.model).await?;
     config.commentary.sampling = config.commentary.sampling.or(engine.sampling);
@@ -56,19 +61,60 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     if let Some(folder) = engine.demo.as_deref().filter(|_| config.streams.iter().all(|s| s.source.is_none())) {
         play_clip(&streams, folder).await;
     }
-    tracing::info!("open http://{address}/ in a browser");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!("open {scheme}://{address}/ in a browser");
+    let warned = tokio::spawn(warn_of_openness(config.server.clone(), address, shutdown.clone()));
     let web = WebConfig {
         api_token: config.server.api_token.clone(),
+        tls,
         allowed_hosts: config.server.allowed_hosts.clone(),
         max_connections: config.server.max_connections,
         ..WebConfig::default()
     };
     web::serve(listener, streams, metrics, engine.door.status(), web, shutdown.clone()).await;
+    warned.abort();
     if let Some((voice, _)) = voice {
         voice.stop().await;
     }
     engine.stop().await;
     Ok(())
+}
+
+/// The certificate, when there is to be one.
+async fn open_tls(server: &ServerConfig) -> Result<Option<Tls>> {
+    let certificate = match &server.tls {
+        TlsChoice::Off => return Ok(None),
+        TlsChoice::SelfSigned(folder) => Certificate::SelfSigned { folder: folder.clone() },
+        TlsChoice::Files { cert, key } => Certificate::Files { chain: cert.clone(), key: key.clone() },
+    };
+    let mut names: Vec<_> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    names.extend(Some(server.address.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.extend(server.allowed_hosts.iter().filter(|host| *host != "*").cloned());
+    names.dedup();
+    let opened = tokio::task::spawn_blocking(move || Tls::open(&certificate, &names));
+    let tls = opened.await.map_err(|e| Error::internal("tls_start", e.to_string()))??;
+    tracing::info!("the certificate's SHA-256 fingerprint is {}", tls.fingerprint());
+    Ok(Some(tls))
+}
+
+/// Says what an open address means, at the start and from then on every hour where there is no token.
+async fn warn_of_openness(server: ServerConfig, address: SocketAddr, shutdown: Shutdown) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    if server.api_token.is_some() {
+        if server.tls == TlsChoice::Off {
+            tracing::warn!("API_TOKEN crosses the network unencrypted: set TLS=self-signed, or put a proxy in front");
+        }
+        return;
+    }
+    loop {
+        tracing::warn!("ALLOW_NO_TOKEN: EVERYONE who reaches {address} may watch every camera and steer everything");
+        tokio::select! {
+            () = shutdown.wait() => return,
+            () = tokio::time::sleep(OPENNESS_WARNING) => {}
+        }
+    }
 }
 
 fn pacing(config: &VoiceConfig) -> Pacing {

@@ -109,6 +109,8 @@ fn every_dependency_has_one_door() {
         ("gio::", &["ingest"]),
         ("llama_cpp", &["engine", "speech"]),
         ("warp::", &["web"]),
+        ("rustls::", &["web"]),
+        ("rcgen::", &["web"]),
         ("clap::", &["config", "cli"]),
         ("std::env::var", &["config"]),
         ("ureq::", &["models"]),

@@ -288,7 +288,7 @@ async fn a_session_cookie_stands_for_the_token() {
             .await;
     assert_eq!(expect(&opened, 200), json!({"token_needed": true}));
     let set = opened.header("set-cookie").unwrap();
-    assert!(set.ends_with("; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict") && !set.contains(TOKEN), "{set}");
+    assert!(set.ends_with("; Path=/; Max-Age=86400; HttpOnly; SameSite=Strict") && !set.contains(TOKEN), "{set}");
     let cookie = format!("Cookie: other=1; {}\r\n", set.split(';').next().unwrap());
     assert_eq!(ask(server.at, "GET", "/api/status", &cookie, "").await.status, 200);
     let foreign = format!("{cookie}Origin: http://evil.example\r\n");

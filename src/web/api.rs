@@ -124,7 +124,7 @@ pub(super) async fn session(face: Arc<Face>, body: Bytes) -> Answer {
         ));
     }
     let mut response = json(StatusCode::OK, &object!({"token_needed": true}));
-    if let Some(cookie) = expected.set_cookie() {
+    if let Some(cookie) = face.session_cookie() {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
     Ok(response)

@@ -18,8 +18,10 @@ mod page;
 mod routes;
 mod server;
 mod sse;
+mod tls;
 mod token;
 
 pub use config::WebConfig;
 pub use routes::{Access, Body, ROUTES, Route};
 pub use server::{bind, serve};
+pub use tls::{Certificate, Tls};
