@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 use serde::Serialize;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands waiting for a supervisor; senders wait when it is full.
@@ -67,10 +68,21 @@ pub struct SourceStatus {
     /// Why it is not streaming, in plain words.
     pub message: Option<String>,
     pub fault: Option<SourceFault>,
+    /// When the present state began, ms since 1970.
+    pub since_unix_ms: u64,
+    /// The last failure, in plain words; it stays when frames have come back.
+    pub last_error: Option<String>,
+    /// When it was, ms since 1970.
+    pub last_error_unix_ms: Option<u64>,
     /// Attempts since frames last were stable.
     pub attempt: u32,
     /// Seconds from the failure to the next attempt.
     pub retry_in_s: Option<f64>,
+    /// Seconds from now to the next attempt; filled in where it is shown.
+    pub next_attempt_in_s: Option<f64>,
+    /// When the next attempt is due.
+    #[serde(skip)]
+    pub next_attempt: Option<Instant>,
     /// Size of the source's own picture, pixels.
     pub width: u32,
     pub height: u32,

@@ -18,7 +18,7 @@ use crate::speech::Pacing;
 use crate::web::{self, Certificate, Tls, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,13 +80,30 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     Ok(())
 }
 
+fn certificate(server: &ServerConfig) -> Option<Certificate> {
+    match &server.tls {
+        TlsChoice::Off => None,
+        TlsChoice::SelfSigned(folder) => Some(Certificate::SelfSigned { folder: folder.clone() }),
+        TlsChoice::Files { cert, key } => Some(Certificate::Files { chain: cert.clone(), key: key.clone() }),
+    }
+}
+
+/// What the program that runs with this configuration says of its life.
+///
+/// # Errors
+/// When it can't be reached, or a restart would help it.
+pub async fn health(server: &ServerConfig) -> Result<String> {
+    let ip = match server.address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    web::probe(SocketAddr::new(ip, server.address.port()), certificate(server).as_ref()).await
+}
+
 /// The certificate, when there is to be one.
 async fn open_tls(server: &ServerConfig) -> Result<Option<Tls>> {
-    let certificate = match &server.tls {
-        TlsChoice::Off => return Ok(None),
-        TlsChoice::SelfSigned(folder) => Certificate::SelfSigned { folder: folder.clone() },
-        TlsChoice::Files { cert, key } => Certificate::Files { chain: cert.clone(), key: key.clone() },
-    };
+    let Some(certificate) = certificate(server) else { return Ok(None) };
     let mut names: Vec<_> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     names.extend(Some(server.address.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
     names.extend(server.allowed_hosts.iter().filter(|host| *host != "*").cloned());

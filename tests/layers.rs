@@ -77,6 +77,8 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "window",
             "audio",
             "thumbnail",
+            // What the metrics say of the whole program.
+            "process",
         ],
         "telemetry" => &["error", "secret"],
         "config" => &["error", "secret", "commentary", "engine", "window"],

@@ -152,6 +152,10 @@ async fn a_stalled_reader_is_cut_off_over_tls_too() {
     showing.abort();
 }
 
+fn port_of(address: &str) -> String {
+    address.rsplit(':').next().unwrap().to_owned()
+}
+
 /// The program with `TLS=self-signed`: what it says, what it leaves, and that it is the same at the next start.
 #[test]
 fn the_program_makes_its_certificate_and_names_its_fingerprint() {
@@ -166,8 +170,15 @@ fn the_program_makes_its_certificate_and_names_its_fingerprint() {
         let named = lines.find(|line| line.contains("SHA-256 fingerprint is ")).expect("a fingerprint");
         fingerprints.push(named.rsplit(' ').next().unwrap().to_owned());
         let address = lines.find_map(|line| Some(line.split_once("open https://")?.1.split('/').next()?.to_owned()));
-        let answer = client(&state).get(format!("https://{}/live", address.expect("an address"))).call();
+        let named_address = address.expect("an address");
+        let answer = client(&state).get(format!("https://{named_address}/live")).call();
         let code = answer.map(|a| a.status().as_u16());
+        let port = port_of(&named_address);
+        let health = |tls: &str| {
+            let mut health = command(&["health", "--server-port", &port, "--tls", tls]);
+            health.env("STATE_DIR", &state).output().unwrap().status.code()
+        };
+        assert_eq!((health("self-signed"), health("off")), (Some(0), Some(1)));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(code.unwrap(), 200);

@@ -19,7 +19,7 @@ use crate::source::{AskedBy, COMMANDS, SourceCommand, SourceFault, SourceHandle,
 use crate::window::SharedWindow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -296,6 +296,12 @@ fn redirected(target: &SourceSpec, location: &str, policy: &Policy) -> Result<So
     Ok(SourceSpec::Http(NetSource { url, credentials }))
 }
 
+/// The wall clock, for people; nothing is timed by it.
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A number in `[0, 1)` that differs from time to time; it only spreads waits.
 fn random() -> f64 {
     let bits = RandomState::new().hash_one(0u8) >> 11;
@@ -322,6 +328,17 @@ impl Board {
         board
     }
 
+    /// Changes the status, and notes when its state began.
+    fn change(&self, change: impl FnOnce(&mut SourceStatus)) {
+        self.status.send_modify(|status| {
+            let before = status.state;
+            change(status);
+            if status.state != before {
+                status.since_unix_ms = unix_ms();
+            }
+        });
+    }
+
     fn up(&self, up: bool) {
         self.metrics.source_up.get_or_create(&self.label).set(i64::from(up));
     }
@@ -329,15 +346,16 @@ impl Board {
     fn started(&self, spec: &SourceSpec) {
         let pipelines_abandoned = self.status.borrow().pipelines_abandoned;
         let source = Some(spec.to_string());
-        self.status.send_replace(SourceStatus { source, pipelines_abandoned, ..SourceStatus::default() });
+        let fresh = SourceStatus { since_unix_ms: unix_ms(), ..SourceStatus::default() };
+        self.status.send_replace(SourceStatus { source, pipelines_abandoned, ..fresh });
         tracing::info!(stream = self.stream, source = %spec, "source set");
     }
 
     fn stopped(&self) {
         self.up(false);
         let was = self.status.borrow().clone();
-        self.status
-            .send_replace(SourceStatus { pipelines_abandoned: was.pipelines_abandoned, ..SourceStatus::default() });
+        let fresh = SourceStatus { since_unix_ms: unix_ms(), ..SourceStatus::default() };
+        self.status.send_replace(SourceStatus { pipelines_abandoned: was.pipelines_abandoned, ..fresh });
         if was.state != SourceState::Stopped {
             tracing::info!(stream = self.stream, "source stopped");
         }
@@ -346,10 +364,10 @@ impl Board {
     /// A state without a fault: connecting, or played to the end.
     fn show(&self, course: &Course) {
         self.up(false);
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = course.state();
             status.attempt = course.attempts();
-            status.retry_in_s = None;
+            (status.retry_in_s, status.next_attempt) = (None, None);
             if course.state() == SourceState::Ended {
                 (status.message, status.fault) = (None, None);
             }
@@ -366,7 +384,7 @@ impl Board {
         let facts = match progress {
             Progress::Stable => {
                 course.stable();
-                self.status.send_modify(|status| status.attempt = course.attempts());
+                self.change(|status| status.attempt = course.attempts());
                 return;
             }
             Progress::Frames(facts) => facts,
@@ -376,9 +394,9 @@ impl Board {
             self.metrics.reconnects.get_or_create(&self.label).inc();
         }
         self.up(true);
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = course.state();
-            (status.message, status.fault, status.retry_in_s) = (None, None, None);
+            (status.message, status.fault, status.retry_in_s, status.next_attempt) = (None, None, None, None);
             (status.width, status.height) = (facts.width, facts.height);
             status.decoder.clone_from(&facts.decoder);
             status.attempt = course.attempts();
@@ -394,10 +412,11 @@ impl Board {
     /// Frames stopped coming; the pipeline is about to be closed.
     fn stalled(&self, failure: &Failure) {
         self.up(false);
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = SourceState::Stalled;
             status.message = Some(failure.message.clone());
             status.fault = Some(failure.fault);
+            (status.last_error, status.last_error_unix_ms) = (status.message.clone(), Some(unix_ms()));
         });
     }
 
@@ -408,12 +427,14 @@ impl Board {
             Next::AtOnce => 0.0,
             Next::After(wait) => wait.as_secs_f64(),
         };
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = course.state();
             status.message = Some(failure.message.clone());
             status.fault = Some(failure.fault);
             status.attempt = course.attempts();
             status.retry_in_s = Some(retry_in_s);
+            status.next_attempt = Instant::now().checked_add(Duration::from_secs_f64(retry_in_s));
+            (status.last_error, status.last_error_unix_ms) = (status.message.clone(), Some(unix_ms()));
         });
         let (fault, attempt) = (failure.fault, course.attempts());
         tracing::info!(stream = self.stream, ?fault, attempt, retry_in_s, "source lost: {}", failure.message);
@@ -424,7 +445,7 @@ impl Board {
 
     fn abandoned(&self) {
         self.metrics.pipelines_abandoned.get_or_create(&self.label).inc();
-        self.status.send_modify(|status| status.pipelines_abandoned += 1);
+        self.change(|status| status.pipelines_abandoned += 1);
         tracing::warn!(stream = self.stream, "a video pipeline did not close in time and was left behind");
     }
 }

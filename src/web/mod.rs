@@ -15,6 +15,7 @@ mod guard;
 mod mjpeg;
 mod ops;
 mod page;
+mod probe;
 mod routes;
 mod server;
 mod sse;
@@ -22,6 +23,7 @@ mod tls;
 mod token;
 
 pub use config::WebConfig;
+pub use probe::probe;
 pub use routes::{Access, Body, ROUTES, Route};
 pub use server::{bind, serve};
 pub use tls::{Certificate, Tls};
