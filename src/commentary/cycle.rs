@@ -371,6 +371,10 @@ impl Cycle {
             (&self.metrics.last_token_seconds, look.clocks.to_last_token()),
             (&self.metrics.window_to_text_seconds, look.clocks.window_to_text()),
             (&self.metrics.inference_seconds, look.clocks.inference()),
+            (&self.metrics.wait_seconds, look.clocks.to_start()),
+            (&self.metrics.encode_seconds, look.clocks.encoding()),
+            (&self.metrics.prefill_seconds, look.clocks.prefill()),
+            (&self.metrics.decode_seconds, look.clocks.writing()),
         ] {
             if let Some(seconds) = seconds {
                 histogram.get_or_create(&self.label).observe(seconds);

@@ -31,6 +31,8 @@ pub enum Command {
         /// The file to look at.
         file: PathBuf,
     },
+    /// Ask the program that runs with this configuration whether it lives: 0 when it does. For containers and supervisors.
+    Health(Box<RunArguments>),
     /// Check the configuration and end: 0 when it is sound, 64 when not.
     CheckConfig(Box<RunArguments>),
 }
