@@ -32,6 +32,7 @@ fn look(engine: &LlamaEngine, stream: &str, frames: Vec<Arc<Frame>>) -> [f64; 4]
         max_tokens: TOKENS,
         sampling,
         for_voice: false,
+        urgent: false,
     });
     let (mut start, mut steps) = (Instant::now(), [0.0; 4]);
     while let Some(event) = handle.events.blocking_recv() {
@@ -70,6 +71,7 @@ fn main() {
         notice: None,
         context_tokens: 4096,
         slots: 2,
+        parallel: 0,
         batch: 512,
         threads: 0,
         gpu_layers: -1,

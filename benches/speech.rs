@@ -100,7 +100,7 @@ fn job(stream: &str, seq: u64, for_voice: bool) -> Job {
     let (system, instruction) = ("You watch a live video.".to_owned(), format!("Say what you see. {seq}"));
     let sampling = Sampling { temperature: 1.5, seed: u32::try_from(seq).ok(), ..Sampling::default() };
     let prompt = Prompt { system, instruction, context: String::new() };
-    Job { stream: Arc::from(stream), prompt, frames: vec![frame], max_tokens: 60, sampling, for_voice }
+    Job { stream: Arc::from(stream), prompt, frames: vec![frame], max_tokens: 60, sampling, for_voice, urgent: false }
 }
 
 /// Milliseconds from an answer's first text to its last, for each token after the first.
@@ -138,6 +138,7 @@ fn beside(voice: &mut Synthesizer, folder: &Path, gpu: bool) {
         notice: None,
         context_tokens: 2048,
         slots: 2,
+        parallel: 0,
         batch: 512,
         threads: 0,
         gpu_layers: if gpu { -1 } else { 0 },

@@ -59,6 +59,7 @@ fn answer(least: usize, sampling: Sampling) -> Vec<Piece> {
         notice: None,
         context_tokens: 2048,
         slots: 1,
+        parallel: 0,
         batch: 256,
         threads: 1,
         gpu_layers: 0,
@@ -70,8 +71,15 @@ fn answer(least: usize, sampling: Sampling) -> Vec<Piece> {
             Prompt { system: "You watch.".into(), instruction: format!("Tell me {seed}."), context: String::new() };
         let sampling = Sampling { seed: Some(seed), ..sampling };
         let stream = Arc::from("main");
-        let mut handle =
-            engine.submit(Job { stream, prompt, frames: vec![frame()], max_tokens: 60, sampling, for_voice: true });
+        let mut handle = engine.submit(Job {
+            stream,
+            prompt,
+            frames: vec![frame()],
+            max_tokens: 60,
+            sampling,
+            for_voice: true,
+            urgent: false,
+        });
         let mut pieces = Vec::new();
         while let Some(event) = handle.events.blocking_recv() {
             match event {
@@ -497,11 +505,14 @@ fn another_voice_can_be_chosen_and_a_recording_is_told_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     // Written by scripts/tts/make_voice.py of made-up tokens, mel and speaker.
     let chosen = self::folder().join("voices/other.gguf");
-    let (wav, gone) = (folder.path().join("me.wav"), folder.path().join("no.gguf"));
+    let (wav, gone, here) = (folder.path().join("me.wav"), folder.path().join("no.gguf"), folder.path().to_owned());
     std::fs::write(&wav, b"RIFF\x24\0\0\0WAVEfmt ").unwrap();
-    for (file, state, words) in
-        [(&wav, "unavailable", "make_voice.py"), (&gone, "unavailable", "no.gguf"), (&chosen, "ready", "")]
-    {
+    for (file, state, words) in [
+        (&wav, "unavailable", "make_voice.py"),
+        (&gone, "unavailable", "no.gguf"),
+        (&here, "unavailable", "no file"),
+        (&chosen, "ready", ""),
+    ] {
         let args = ["--voice", "minicpm-o", "--ref-audio-path", file.to_str().unwrap()];
         let program = start(&self::folder(), "test:ball@320x240", &args);
         let status = program.until("told", 120, |s| s["voice"]["state"] == state);
