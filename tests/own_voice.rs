@@ -505,11 +505,14 @@ fn another_voice_can_be_chosen_and_a_recording_is_told_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     // Written by scripts/tts/make_voice.py of made-up tokens, mel and speaker.
     let chosen = self::folder().join("voices/other.gguf");
-    let (wav, gone) = (folder.path().join("me.wav"), folder.path().join("no.gguf"));
+    let (wav, gone, here) = (folder.path().join("me.wav"), folder.path().join("no.gguf"), folder.path().to_owned());
     std::fs::write(&wav, b"RIFF\x24\0\0\0WAVEfmt ").unwrap();
-    for (file, state, words) in
-        [(&wav, "unavailable", "make_voice.py"), (&gone, "unavailable", "no.gguf"), (&chosen, "ready", "")]
-    {
+    for (file, state, words) in [
+        (&wav, "unavailable", "make_voice.py"),
+        (&gone, "unavailable", "no.gguf"),
+        (&here, "unavailable", "no file"),
+        (&chosen, "ready", ""),
+    ] {
         let args = ["--voice", "minicpm-o", "--ref-audio-path", file.to_str().unwrap()];
         let program = start(&self::folder(), "test:ball@320x240", &args);
         let status = program.until("told", 120, |s| s["voice"]["state"] == state);
