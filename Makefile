@@ -67,7 +67,7 @@ soak: build tiny-model ## Hours among dying cameras and clients that stall: memo
 	$(CARGO) build --release --locked --features leak-on-purpose --target-dir target/leak
 	$(PYTHON) scripts/soak.py --binary target/leak/release/vidette --expect-leak --csv soak-leak.csv --seconds $(or $(SECONDS),1800)
 
-dist: setup ## dist/vidette-….tar.gz with licences and an SBOM (FEATURES=cuda for NVIDIA)
+dist: build ## dist/vidette-….tar.gz with licences and an SBOM
 	CARGO="$(CARGO)" scripts/dist.sh
 
 check-dockerfile: dist ## The Dockerfile's own steps in a clean Debian root, without Docker (needs root)

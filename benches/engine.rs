@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use vidette::engine::{Engine, EngineConfig, EngineState, FrameLayout, Job, JobEvent, LlamaEngine, Prompt, Sampling};
+use vidette::engine::{Engine, EngineConfig, EngineState, Job, JobEvent, LlamaEngine, Prompt, Sampling};
 use vidette::frame::Frame;
 
 const LOOKS: u64 = 12;
@@ -62,22 +62,7 @@ fn main() {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("gguf/tiny-random"), PathBuf::from);
     let files = vidette::models::find(&folder).expect("a model: run `make tiny-model`");
     let loading = Instant::now();
-    let engine = LlamaEngine::spawn(EngineConfig {
-        language: files.language,
-        projector: files.projector,
-        frame_layout: FrameLayout::OneSlice,
-        name: "bench".to_owned(),
-        warning: None,
-        notice: None,
-        context_tokens: 4096,
-        slots: 2,
-        parallel: 0,
-        batch: 512,
-        threads: 0,
-        gpu_layers: -1,
-        embedding_cache_bytes: 64 << 20,
-    })
-    .expect("an engine");
+    let engine = LlamaEngine::spawn(EngineConfig::new(files.language, files.projector)).expect("an engine");
     let status = engine.status();
     while status.borrow().state == EngineState::Loading {
         std::thread::sleep(Duration::from_millis(5));

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use vidette::engine::{Engine, EngineConfig, EngineState, FrameLayout, Job, JobEvent, LlamaEngine, Prompt, Sampling};
+use vidette::engine::{Engine, EngineConfig, EngineState, Job, JobEvent, LlamaEngine, Prompt, Sampling};
 use vidette::frame::Frame;
 use vidette::speech::minicpm::{Options, RATE, SpeechFiles, Synthesizer};
 
@@ -130,19 +130,9 @@ fn pace(engine: &LlamaEngine, for_voice: bool) -> f64 {
 fn beside(voice: &mut Synthesizer, folder: &Path, gpu: bool) {
     let files = vidette::models::find(folder).expect("a language model");
     let engine = LlamaEngine::spawn(EngineConfig {
-        language: files.language,
-        projector: files.projector,
-        frame_layout: FrameLayout::OneSlice,
-        name: "bench".to_owned(),
-        warning: None,
-        notice: None,
         context_tokens: 2048,
-        slots: 2,
-        parallel: 0,
-        batch: 512,
-        threads: 0,
         gpu_layers: if gpu { -1 } else { 0 },
-        embedding_cache_bytes: 64 << 20,
+        ..EngineConfig::new(files.language, files.projector)
     })
     .expect("an engine");
     let status = engine.status();

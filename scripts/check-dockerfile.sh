@@ -57,7 +57,7 @@ if [ -n "$build" ]; then
     mapfile -t env < <(setting 1)
     runs 1 | while read -r command; do
         echo "build stage: ${command:0:100}"
-        chroot "$work.build" env "${env[@]}" RUST_VERSION=1.95.0 FEATURES= sh -ec "cd /src; $command"
+        chroot "$work.build" env "${env[@]}" RUST_VERSION=1.95.0 CUDA_ARCHITECTURES= sh -ec "cd /src; $command"
     done
     binary="$work.build/vidette"
 fi

@@ -5,9 +5,9 @@
 # FOLDER holds a voice with the published widths and a language model of them; what is not there is written (18 GB, some
 # minutes; random weights). SPEECH_BESIDE names another language model's folder, such as the published one; SPEECH_SET
 # another voice's.
-# Needs Rust and the CUDA toolkit, or programs built elsewhere: SPEECH_TESTS (the library's tests, as `cargo test
-# --release --features cuda --lib --no-run` leaves them) and SPEECH_BENCH (`cargo bench --features cuda --bench speech
-# --no-run`). And Python with numpy and gguf for what is to be written.
+# Needs the CUDA backend in target/release/backends (`scripts/build-backend.sh cuda`) and Rust, or programs built elsewhere
+# with a folder `backends` beside them: SPEECH_TESTS (the library's tests, as `cargo test --release --lib --no-run` leaves
+# them) and SPEECH_BENCH (`cargo bench --bench speech --no-run`). And Python with numpy and gguf for what is to be written.
 set -u
 cd "$(dirname "$0")/../.."
 folder=${1:-/tmp/speech-full}
@@ -24,8 +24,8 @@ if [ ! -e "$beside/vision" ]; then
     $python scripts/make_tiny_model.py --out "$beside" --full &
     writers="$writers $!"
 fi
-tests() { if [ -n "${SPEECH_TESTS:-}" ]; then "$SPEECH_TESTS" "$@"; else cargo test --release --locked --features cuda --lib -- "$@"; fi; }
-bench() { if [ -n "${SPEECH_BENCH:-}" ]; then "$SPEECH_BENCH" --bench; else cargo bench --locked --features cuda --bench speech; fi; }
+tests() { if [ -n "${SPEECH_TESTS:-}" ]; then "$SPEECH_TESTS" "$@"; else cargo test --release --locked --lib -- "$@"; fi; }
+bench() { if [ -n "${SPEECH_BENCH:-}" ]; then "$SPEECH_BENCH" --bench; else cargo bench --locked --bench speech; fi; }
 
 memory() { nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -1; }
 log=$(mktemp)

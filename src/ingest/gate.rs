@@ -7,7 +7,7 @@ use crate::error::Result;
 use gio::prelude::*;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Addresses of the operator's own sources that are remembered; the oldest go.
@@ -20,26 +20,22 @@ struct Gate {
     operators: VecDeque<IpAddr>,
 }
 
-/// Process-wide, as GIO is.
-static GATE: Mutex<Option<Gate>> = Mutex::new(None);
+/// Process-wide, as GIO is. At first only what is never a camera is out of reach.
+static GATE: LazyLock<Mutex<Gate>> =
+    LazyLock::new(|| Mutex::new(Gate { policy: Policy::default(), operators: VecDeque::new() }));
 
-fn gate() -> MutexGuard<'static, Option<Gate>> {
+fn gate() -> MutexGuard<'static, Gate> {
     GATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sets what clients' sources may contact. Without it only what is never a camera is out of reach.
+/// Sets what clients' sources may contact.
 pub fn guard_connections(policy: &Policy) {
-    gate().get_or_insert_with(closed).policy = policy.clone();
-}
-
-fn closed() -> Gate {
-    Gate { policy: Policy::default(), operators: VecDeque::new() }
+    gate().policy = policy.clone();
 }
 
 /// Lets the addresses of a source that the operator named through.
 pub(super) fn let_operator(addresses: &[SocketAddr]) {
-    let mut gate = gate();
-    let operators = &mut gate.get_or_insert_with(closed).operators;
+    let operators = &mut gate().operators;
     for ip in addresses.iter().map(|address| address.ip().to_canonical()) {
         if !operators.contains(&ip) {
             if operators.len() == REMEMBERED {
@@ -51,8 +47,7 @@ pub(super) fn let_operator(addresses: &[SocketAddr]) {
 }
 
 fn judge(address: SocketAddr) -> Result<()> {
-    let mut gate = gate();
-    let gate = gate.get_or_insert_with(closed);
+    let gate = gate();
     let own = gate.operators.contains(&address.ip().to_canonical());
     Policy { private: gate.policy.private || own, ..gate.policy.clone() }.check_address(address)
 }

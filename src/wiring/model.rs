@@ -219,12 +219,10 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
         context_tokens: config.context_tokens,
         slots: config.slots,
         parallel: config.parallel,
-        batch: 512,
         threads: config.threads,
         gpu_layers: config.gpu_layers,
         embedding_cache_bytes: config.embedding_cache_bytes,
-        language: language.path,
-        projector: projector.path,
+        ..EngineConfig::new(language.path, projector.path)
     })?);
     Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, sampling, demo, own_voice, llama: Some(engine) })
 }
