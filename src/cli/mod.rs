@@ -2,6 +2,8 @@
 //! The only room that prints. Not here: the options (`config`), the work itself (`wiring`, `models`).
 
 mod ask;
+#[cfg(feature = "llama")]
+mod bench;
 mod models;
 
 use crate::config::{Arguments, Command, Config, ProcessEnvironment, RunArguments};
@@ -29,15 +31,21 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    let outcome = match arguments.command {
-        None => run(arguments.run),
-        Some(Command::Run(run_arguments)) => run(*run_arguments),
-        Some(Command::CheckConfig(run_arguments)) => check(*run_arguments),
-        Some(Command::Ask(question)) => ask::ask(*question),
-        Some(Command::Pull(pull)) => models::pull(pull),
-        Some(Command::Models(list)) => models::list(&list),
-        Some(Command::Inspect { file }) => models::inspect(&file),
-    };
+    let outcome =
+        match arguments.command {
+            None => run(arguments.run),
+            Some(Command::Run(run_arguments)) => run(*run_arguments),
+            Some(Command::CheckConfig(run_arguments)) => check(*run_arguments),
+            Some(Command::Ask(question)) => ask::ask(*question),
+            Some(Command::Pull(pull)) => models::pull(pull),
+            Some(Command::Models(list)) => models::list(&list),
+            Some(Command::Inspect { file }) => models::inspect(&file),
+            #[cfg(feature = "llama")]
+            Some(Command::Bench(arguments)) => bench::bench(*arguments),
+            #[cfg(not(feature = "llama"))]
+            Some(Command::Bench(_)) => Err(Error::unavailable("engine_not_built", "this build has no engine")
+                .hint("build with the feature `llama`")),
+        };
     outcome.unwrap_or_else(|e| ExitCode::from(failure(&e)))
 }
 

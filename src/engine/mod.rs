@@ -10,6 +10,8 @@ mod backend;
 mod ffi;
 #[cfg(any(test, feature = "llama"))]
 mod mailbox;
+#[cfg(feature = "llama")]
+pub mod plain;
 pub mod preprocess;
 #[cfg(feature = "llama")]
 mod session;
