@@ -143,6 +143,7 @@ impl Asker {
             max_tokens,
             sampling: self.defaults.sampling,
             for_voice: false,
+            urgent: false,
         })
     }
 

@@ -215,6 +215,8 @@ async fn stream(
                 max_tokens: plan.tokens,
                 sampling: Sampling { seed: Some(1), ..Sampling::default() },
                 for_voice: false,
+                // As the commentary marks it: a new instruction that nothing was said under yet.
+                urgent: order.since.is_some(),
             })
         };
         let mut handle = submit(order);

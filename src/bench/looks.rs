@@ -175,6 +175,7 @@ fn look(
         max_tokens: tokens,
         sampling,
         for_voice: false,
+        urgent: false,
     });
     let (mut start, mut encoded_at, mut first) = (captured, captured, None);
     let (mut encoded, mut prompt_tokens, mut said) = (0, 0, Vec::new());

@@ -43,6 +43,10 @@ pub struct Plan {
     /// False leaves the plain path out; it needs a second copy of the model.
     pub plain: bool,
     pub context_tokens: u32,
+    /// Streams that the engine keeps a prompt of, and answers that it writes at once (0 leaves that to it); told, not
+    /// set here.
+    pub slots: u32,
+    pub parallel: u32,
     pub threads: u32,
     pub gpu_layers: i32,
     pub limits: Limits,
@@ -68,6 +72,9 @@ pub struct Report {
     pub device: String,
     pub cores: usize,
     pub load_s: Option<f64>,
+    pub slots: u32,
+    /// Answers that may be written at once; 0 is all slots on a GPU and one on a processor.
+    pub parallel: u32,
     pub looks: Looks,
     pub floors: Floors,
     pub streams: Vec<LoadFigures>,
@@ -134,6 +141,8 @@ pub fn run(
         device: status.device.unwrap_or_else(|| "cpu".to_owned()),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         load_s: status.load_s,
+        slots: plan.slots,
+        parallel: plan.parallel,
         floors: floors.with_prompt(&looks, plan),
         looks,
         streams: Vec::new(),

@@ -79,7 +79,12 @@ impl Display for Report {
         self.looks(f)?;
         self.frame_and_loop(f)?;
         if !self.streams.is_empty() {
-            writeln!(f, "\nStreams at once; p50/p95/p99 in ms")?;
+            let parallel = match (self.parallel, self.device.as_str()) {
+                (0, "cpu") => 1,
+                (0, _) => self.slots,
+                (n, _) => n.min(self.slots),
+            };
+            writeln!(f, "\nStreams at once, {parallel} answers written at once; p50/p95/p99 in ms")?;
             write!(f, "{}", streams(&self.streams))?;
         }
         self.machine(f)

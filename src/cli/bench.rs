@@ -31,12 +31,13 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode> {
     let language = models::inspect_language_model(&files.language)?;
     let projector = models::inspect_projector(&files.projector)?;
     let plan = plan(&arguments);
-    let most = plan.streams.iter().copied().max().unwrap_or(1).max(2);
+    let most = most_streams(&arguments);
     let config = ModelConfig {
         path: Some(files.language),
         dir: PathBuf::new(),
         context_tokens: plan.context_tokens,
-        slots: arguments.slots.unwrap_or(most as u32),
+        slots: plan.slots,
+        parallel: plan.parallel,
         threads: arguments.threads,
         gpu_layers: arguments.gpu_layers,
         backends: arguments.backends_dir,
@@ -95,6 +96,10 @@ fn write_json(report: &bench::Report, path: &Path) -> Result<()> {
     std::fs::write(path, json + "\n").map_err(|e| failed(e.to_string()))
 }
 
+fn most_streams(arguments: &BenchArguments) -> usize {
+    arguments.streams.iter().copied().max().unwrap_or(1).max(2)
+}
+
 fn plan(arguments: &BenchArguments) -> Plan {
     let needed = arguments.frames as u32 * FRAME_TOKENS + arguments.tokens + WORDS;
     Plan {
@@ -106,6 +111,8 @@ fn plan(arguments: &BenchArguments) -> Plan {
         measure: Duration::from_secs_f64(arguments.seconds),
         plain: !arguments.ours_only,
         context_tokens: arguments.context_tokens.unwrap_or(needed.next_multiple_of(256)),
+        slots: arguments.slots.unwrap_or(most_streams(arguments) as u32),
+        parallel: arguments.parallel,
         threads: arguments.threads,
         gpu_layers: arguments.gpu_layers,
         limits: Limits { bandwidth_gb_s: arguments.bandwidth, tflop_s: arguments.flops },

@@ -67,6 +67,8 @@ struct Cycle {
 
     /// The orders that all below was done under.
     serial: u64,
+    /// No look was asked for under them yet: somebody waits for its answer.
+    urgent: bool,
     gate: ChangeGate,
     history: History,
     backoff: Backoff,
@@ -124,6 +126,7 @@ impl Cycle {
             source: stream.source_status(),
             bell: stream.window().bell(),
             serial: 0,
+            urgent: false,
             gate: ChangeGate::new(settings.change_threshold),
             history: History::default(),
             backoff,
@@ -156,6 +159,7 @@ impl Cycle {
         let orders = self.orders.borrow_and_update().clone();
         if orders.serial != self.serial {
             self.serial = orders.serial;
+            self.urgent = true;
             if let Some(speaker) = self.stream.speaker() {
                 speaker.cancel();
             }
@@ -245,6 +249,7 @@ impl Cycle {
             max_tokens: self.settings.max_tokens,
             sampling: self.settings.sampling.complete(),
             for_voice: false,
+            urgent: std::mem::take(&mut self.urgent),
         };
         self.stream.note(|status| {
             status.looks += 1;

@@ -178,6 +178,9 @@ pub struct BenchArguments {
     /// Streams that keep their prompt in the model's cache. Default: as many as are served at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub slots: Option<u32>,
+    /// Answers written at once, at most as many as slots; 0 takes all slots on a GPU and one on a processor.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub parallel: u32,
     /// CPU threads of the model; 0 takes one for each core.
     #[arg(long, env = "THREADS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=512))]
     pub threads: u32,

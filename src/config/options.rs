@@ -47,6 +47,9 @@ options! {
     /// Streams that keep their prompt in the model's cache at once; raise it to the number of cameras. Default: 2
     {arg(value_name = "N", help_heading = "Model")}
     engine_slots: u32 = "ENGINE_SLOTS",
+    /// Answers written at once, at most ENGINE_SLOTS; 0 takes all slots on a GPU and one on a processor. Default: 0
+    {arg(value_name = "N", help_heading = "Model")}
+    engine_parallel: u32 = "ENGINE_PARALLEL",
     /// CPU threads of the model; 0 takes one for each core. Default: 0
     {arg(value_name = "N", help_heading = "Model")}
     threads: u32 = "THREADS",

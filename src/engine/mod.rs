@@ -1,4 +1,4 @@
-//! The engine: looks at frames with a vision-language model and writes text, one job at a time.
+//! The engine: looks at frames with a vision-language model and writes text, several jobs at a time where that pays.
 //! This file is the wall: what crosses it is plain owned data, so that a thread (today) or a child
 //! process (some day) can stand behind it.
 //! Not here: what to ask and when (`commentary`), where files come from (`models`).
@@ -6,6 +6,8 @@
 mod absent;
 #[cfg(feature = "llama")]
 mod backend;
+#[cfg(feature = "llama")]
+mod desk;
 #[cfg(feature = "llama")]
 mod ffi;
 #[cfg(any(test, feature = "llama"))]
@@ -139,6 +141,8 @@ pub struct Job {
     /// The model's own voice will speak the answer: [`JobEvent::Text`] has hidden states, and what can't be pronounced
     /// (brackets, markup, line breaks) is not chosen. Text comes one token later.
     pub for_voice: bool,
+    /// A person waits for this very answer (their instruction is new): it goes before the others that wait.
+    pub urgent: bool,
 }
 
 /// What became of a job so far. Instants are on this machine's monotonic clock.

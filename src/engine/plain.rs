@@ -141,14 +141,14 @@ impl PlainPath<'_> {
             };
         }
         at = self.context.decode(0, at, &[Input::Tokens(&words.suffix)], true)?;
-        self.context.logits()?;
+        self.context.logits_at(-1)?;
         let prefilled = Instant::now();
-        let mut said = vec![likeliest(self.context.logits()?)];
+        let mut said = vec![likeliest(self.context.logits_at(-1)?)];
         let first = Instant::now();
         while said.len() < tokens as usize && !said.last().is_some_and(|t| self.model.ends_turn(*t)) {
             let last = said[said.len() - 1];
             at = self.context.decode(0, at, &[Input::Tokens(&[last])], true)?;
-            said.push(likeliest(self.context.logits()?));
+            said.push(likeliest(self.context.logits_at(-1)?));
         }
         if said.last().is_some_and(|t| self.model.ends_turn(*t)) {
             // The engine does not count the end either.
@@ -181,11 +181,11 @@ impl PlainPath<'_> {
         let before: Vec<Token> = (0..depth).map(token).collect();
         self.context.truncate(0, 0);
         let mut at = self.context.decode(0, 0, &[Input::Tokens(&before)], true)?;
-        self.context.logits()?;
+        self.context.logits_at(-1)?;
         let began = Instant::now();
         for i in 0..steps {
             at = self.context.decode(0, at, &[Input::Tokens(&[token(depth + i as usize)])], true)?;
-            self.context.logits()?;
+            self.context.logits_at(-1)?;
         }
         Ok(began.elapsed() / steps)
     }

@@ -1,8 +1,12 @@
 //! The engine on a real (tiny, random) model pair through llama.cpp: `make tiny-model` writes it.
 
+mod together;
+
+use super::ffi::Token;
 use super::ffi::{Context, ContextParams, Input, Model, Part};
-use super::session::Session;
+use super::session::{Look, Session, Turn};
 use super::template::Layout;
+use super::template::PromptTokens;
 use super::vision::{EncodedFrame, Eye};
 use super::*;
 use std::path::PathBuf;
@@ -45,7 +49,15 @@ fn greedy() -> Sampling {
 }
 
 fn job(stream: &str, frames: Vec<Arc<Frame>>, max_tokens: u32) -> Job {
-    Job { stream: Arc::from(stream), prompt: prompt(), frames, max_tokens, sampling: greedy(), for_voice: false }
+    Job {
+        stream: Arc::from(stream),
+        prompt: prompt(),
+        frames,
+        max_tokens,
+        sampling: greedy(),
+        for_voice: false,
+        urgent: false,
+    }
 }
 
 fn config() -> EngineConfig {
@@ -59,6 +71,7 @@ fn config() -> EngineConfig {
         notice: None,
         context_tokens: 1024,
         slots: 2,
+        parallel: 0,
         batch: 256,
         threads: 1,
         gpu_layers: 0,
@@ -87,7 +100,26 @@ fn plain_logits(model: &Model, eye: &mut Eye<'_>, frames: &[Arc<Frame>], prompt:
         }
     }
     context.decode(0, at, &[Input::Tokens(&tokens.suffix)], true).unwrap();
-    context.logits().unwrap().to_vec()
+    context.logits_at(-1).unwrap().to_vec()
+}
+
+/// A whole prompt, alone.
+fn prefill(
+    session: &mut Session<'_>,
+    eye: &mut Eye<'_>,
+    stream: &Arc<str>,
+    tokens: &PromptTokens,
+    frames: &[Rc<EncodedFrame>],
+) -> Look {
+    let mut look = session.begin(stream, tokens.clone(), frames.to_vec()).unwrap();
+    while !look.prompt_is_in() {
+        session.step(&mut [Turn { look: &mut look, token: None }], eye, false).unwrap();
+    }
+    look
+}
+
+fn advance(session: &mut Session<'_>, eye: &mut Eye<'_>, look: &mut Look, token: Token) {
+    session.step(&mut [Turn { look, token: Some(token) }], eye, false).unwrap();
 }
 
 fn greatest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -114,7 +146,6 @@ fn kept_prefix_and_cached_frames_give_the_plain_paths_logits() {
     let layout = Layout::of(&model);
     let mut session = Session::new(&model, Context::new(&model, PARAMS).unwrap(), 2);
     let stream: Arc<str> = Arc::from("main");
-    let cancel = CancelFlag::default();
     for first in 0..3u64 {
         let frames: Vec<_> = (first..first + 4).map(frame).collect();
         let mut encoded = Vec::new();
@@ -126,9 +157,9 @@ fn kept_prefix_and_cached_frames_give_the_plain_paths_logits() {
         }
         assert_eq!(fresh, if first == 0 { 4 } else { 1 }, "a frame is encoded once");
         let tokens = layout.tokens(&model, &prompt(), false);
-        let mut at = session.prefill(&stream, &tokens, &encoded, &mut eye, &cancel).unwrap();
+        let mut at = prefill(&mut session, &mut eye, &stream, &tokens, &encoded);
         assert_eq!(at.reused, if first == 0 { 0 } else { tokens.prefix.len() });
-        let logits = session.logits().unwrap().to_vec();
+        let logits = session.logits(&at).unwrap().to_vec();
         let plain = plain_logits(&model, &mut eye, &frames, &prompt());
         assert_same(&logits, &plain);
         // The control: one frame more or less must show clearly.
@@ -138,7 +169,8 @@ fn kept_prefix_and_cached_frames_give_the_plain_paths_logits() {
             "the test can't tell frames apart"
         );
         // An answer in the cells must not disturb the next look.
-        session.advance(&mut at, 5).unwrap();
+        advance(&mut session, &mut eye, &mut at, 5);
+        session.end(at);
     }
 }
 
@@ -151,15 +183,15 @@ fn a_new_instruction_keeps_only_what_is_shared() {
     let stream: Arc<str> = Arc::from("main");
     let frames = [frame(1)];
     let encoded = [eye.look(&stream, &frames[0]).unwrap().0];
-    let cancel = CancelFlag::default();
     let first = layout.tokens(&model, &prompt(), false);
-    session.prefill(&stream, &first, &encoded, &mut eye, &cancel).unwrap();
+    let look = prefill(&mut session, &mut eye, &stream, &first, &encoded);
+    session.end(look);
     let other = Prompt { instruction: "Tell me what the cat does.".to_owned(), ..prompt() };
     let second = layout.tokens(&model, &other, false);
-    let at = session.prefill(&stream, &second, &encoded, &mut eye, &cancel).unwrap();
+    let at = prefill(&mut session, &mut eye, &stream, &second, &encoded);
     assert!(at.reused > 10 && at.reused < second.prefix.len());
     let plain = plain_logits(&model, &mut eye, &frames, &other);
-    assert_same(session.logits().unwrap(), &plain);
+    assert_same(session.logits(&at).unwrap(), &plain);
 }
 
 #[test]

@@ -197,6 +197,7 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
         notice,
         context_tokens: config.context_tokens,
         slots: config.slots,
+        parallel: config.parallel,
         batch: 512,
         threads: config.threads,
         gpu_layers: config.gpu_layers,
