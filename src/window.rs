@@ -20,7 +20,8 @@ pub struct Bounds {
 pub struct Pick {
     /// Most frames in a look.
     pub frames: usize,
-    /// Every how many frames; 1 takes neighbours.
+    /// Before the newest frame those whose number is a multiple of this; 1 takes neighbours. So the next look has the
+    /// same ones, and what the engine made of them serves again.
     pub stride: usize,
 }
 
@@ -72,11 +73,14 @@ impl FrameWindow {
         self.bytes = 0;
     }
 
-    /// The newest frame and every `stride`-th before it, at most `frames` of them, oldest first.
+    /// The newest frame and before it those of [`Pick::stride`], at most `frames` in all, oldest first.
     /// Fewer when the ring holds fewer; empty when it is empty.
     pub fn pick(&self, pick: Pick) -> Vec<Arc<Frame>> {
-        let mut chosen: Vec<_> =
-            self.frames.iter().rev().step_by(pick.stride.max(1)).take(pick.frames).cloned().collect();
+        let stride = pick.stride.max(1) as u64;
+        let mut newest_first = self.frames.iter().rev();
+        let newest = newest_first.next();
+        let earlier = newest_first.filter(|frame| frame.seq % stride == 0);
+        let mut chosen: Vec<_> = newest.into_iter().chain(earlier).take(pick.frames).cloned().collect();
         chosen.reverse();
         chosen
     }
@@ -221,9 +225,17 @@ mod tests {
             (0..held).for_each(|i| { ring.push(frame(i, 1)); });
             let picked = numbers(&ring.pick(Pick { frames, stride }));
             prop_assert_eq!(*picked.last().unwrap(), held - 1);
-            prop_assert!(picked.windows(2).all(|w| w[1] - w[0] == stride as u64));
-            let reachable = ((held as usize - 1) / stride + 1).min(frames);
-            prop_assert_eq!(picked.len(), reachable);
+            let stride = stride as u64;
+            let earlier = &picked[..picked.len() - 1];
+            prop_assert!(earlier.iter().all(|seq| seq % stride == 0));
+            prop_assert!(earlier.windows(2).all(|w| w[1] - w[0] == stride));
+            prop_assert!(earlier.last().is_none_or(|last| held - 1 - last <= stride));
+            prop_assert_eq!(picked.len(), ((held - 1).div_ceil(stride) as usize + 1).min(frames));
+            // The next frame's look needs one new frame, and at most one that was only the newest before.
+            ring.push(frame(held, 1));
+            let next = numbers(&ring.pick(Pick { frames, stride: stride as usize }));
+            let new = next.iter().filter(|seq| !picked.contains(seq)).count();
+            prop_assert!(new <= 1, "{picked:?} {next:?}");
         }
 
         #[test]

@@ -63,9 +63,10 @@ fn a_clip_becomes_pictures_words_and_honest_stamps() {
     let steps = ["start_ms", "encode_done_ms", "prefill_done_ms", "first_token_ms", "last_token_ms"].map(ms);
     assert!(steps[0] >= 0.0 && steps.windows(2).all(|w| w[0] <= w[1]), "{stamps}");
     assert!(steps[4] < 10_000.0, "{stamps}");
-    // 4 frames, every 2nd, at 10 a second: 600 ms from the oldest to the newest.
-    assert!((400.0..900.0).contains(&ms("window_ms")), "{stamps}");
-    assert_eq!(stamps["newest_frame"].as_u64().unwrap() - stamps["oldest_frame"].as_u64().unwrap(), 6);
+    // 4 frames at 10 a second, every 2nd but the newest: 500 or 600 ms from the oldest to the newest.
+    assert!((300.0..900.0).contains(&ms("window_ms")), "{stamps}");
+    let span = stamps["newest_frame"].as_u64().unwrap() - stamps["oldest_frame"].as_u64().unwrap();
+    assert!((5..=6).contains(&span), "{stamps}");
     assert_eq!(utterance.data["frames"], 4);
 
     // It loops: more pictures than the clip has.

@@ -69,7 +69,7 @@ options! {
     /// Frames in one look; more shows longer movements and costs time. Default: 4
     {arg(value_name = "N", help_heading = "Watching")}
     frames_per_inference: usize = "FRAMES_PER_INFERENCE",
-    /// Every how many captured frames one is looked at. Default: 2
+    /// Every how many captured frames one is looked at, beside the newest. Default: 2
     {arg(value_name = "N", help_heading = "Watching")}
     frame_stride: usize = "FRAME_STRIDE",
     /// Seconds from the end of one look to the start of the next. Default: 1

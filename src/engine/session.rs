@@ -17,15 +17,44 @@ use std::sync::Arc;
 const PENALTY_WINDOW: i32 = 64;
 
 /// What one sequence of the cache holds.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Slot {
     stream: Option<Arc<str>>,
     /// A look is in it.
     busy: bool,
-    /// The prefix in the cells from position 0 on.
-    prefix: Vec<Token>,
+    /// What is in the cells from position 0 on and may serve the next look: text, then frames.
+    held: Held,
     /// Rises with use; the free slot with the least is taken when a stream has none.
     used: u64,
+}
+
+/// The part of a prompt that looks of one stream share from the beginning on.
+#[derive(Default, Clone)]
+struct Held {
+    prefix: Vec<Token>,
+    /// After the whole prefix. Kept alive, so that the same address is the same frame.
+    frames: Vec<Rc<EncodedFrame>>,
+}
+
+impl Held {
+    /// What both begin with: (tokens of the prefix, frames after the whole of it).
+    fn shared(&self, other: &Self) -> (usize, usize) {
+        let tokens = self.prefix.iter().zip(&other.prefix).take_while(|(a, b)| a == b).count();
+        let whole = tokens == self.prefix.len() && tokens == other.prefix.len();
+        let frames = self.frames.iter().zip(&other.frames).take_while(|(a, b)| whole && Rc::ptr_eq(a, b)).count();
+        (tokens, frames)
+    }
+
+    /// Cuts it back to the first of these.
+    fn cut(&mut self, tokens: usize, frames: usize) {
+        self.prefix.truncate(tokens);
+        self.frames.truncate(frames);
+    }
+
+    /// In cells.
+    fn len(&self) -> usize {
+        self.prefix.len() + self.frames.iter().map(|frame| frame.tokens).sum::<usize>()
+    }
 }
 
 /// The context with its slots, each serving one stream at a time.
@@ -40,7 +69,8 @@ pub struct Session<'m> {
 pub struct Look {
     slot: usize,
     position: i32,
-    prefix: Vec<Token>,
+    /// What the next look may share of it.
+    shares: Held,
     /// What of the prompt is not decoded yet begins in the first of these.
     rest: Vec<Piece>,
     /// Tokens or rows of `rest[0]` that are decoded.
@@ -138,17 +168,20 @@ impl<'m> Session<'m> {
         Ok(offered - frames.len())
     }
 
-    /// Takes a look on; what the stream's slot already holds of its prefix is kept. Nothing is decoded yet.
+    /// Takes a look on; what the stream's slot already holds of its prefix and its first frames is kept. Nothing is
+    /// decoded yet.
     ///
     /// # Errors
     /// When every slot has a look in it.
     pub fn begin(&mut self, stream: &Arc<str>, prompt: PromptTokens, frames: Vec<Rc<EncodedFrame>>) -> Result<Look> {
         let slot =
             self.slot_for(stream).ok_or_else(|| Error::internal("engine_slots", "every slot has a look in it"))?;
-        let kept = self.keep_prefix(slot, &prompt.prefix);
-        let mut rest = vec![Piece::Tokens(prompt.prefix[kept..].to_vec())];
-        for frame in frames {
-            rest.extend((0..frame.parts.len()).map(|i| Piece::Part(Rc::clone(&frame), i)));
+        let shares = Held { prefix: prompt.prefix, frames };
+        let (tokens, frames) = self.keep(slot, &shares);
+        let kept = self.slots[slot].held.len();
+        let mut rest = vec![Piece::Tokens(shares.prefix[tokens..].to_vec())];
+        for frame in &shares.frames[frames..] {
+            rest.extend((0..frame.parts.len()).map(|i| Piece::Part(Rc::clone(frame), i)));
         }
         rest.push(Piece::Tokens(prompt.suffix));
         rest.retain(|piece| piece.len() > 0);
@@ -157,7 +190,7 @@ impl<'m> Session<'m> {
         Ok(Look {
             slot,
             position: i32::try_from(kept).unwrap_or(i32::MAX),
-            prefix: prompt.prefix,
+            shares,
             rest,
             offset: 0,
             decoded,
@@ -166,13 +199,13 @@ impl<'m> Session<'m> {
         })
     }
 
-    /// Gives a look's slot free. Its prefix stays if the whole prompt came in.
+    /// Gives a look's slot free. Its prefix and frames stay if the whole prompt came in.
     pub fn end(&mut self, look: Look) {
         let slot = &mut self.slots[look.slot];
         slot.busy = false;
         if !look.rest.is_empty() {
-            // Whatever half of it is in the cells is not what `prefix` says.
-            slot.prefix.clear();
+            // Whatever half of it is in the cells is not what `held` says.
+            slot.held = Held::default();
             self.context.truncate(look.slot as i32, 0);
         }
     }
@@ -228,7 +261,7 @@ impl<'m> Session<'m> {
             turn.look.output = output;
             if turn.token.is_none() {
                 turn.look.advance_prompt(taken);
-                self.note_prefix(turn.look);
+                self.note_held(turn.look);
             }
         }
         Ok(())
@@ -255,14 +288,16 @@ impl<'m> Session<'m> {
         }
         look.rest.clear();
         look.output = Some(-1);
-        self.note_prefix(look);
+        // Positions of these models' frames are not cells: their text alone is shared.
+        look.shares.frames.clear();
+        self.note_held(look);
         Ok(())
     }
 
-    /// Once a whole prompt is in, the slot holds its prefix.
-    fn note_prefix(&mut self, look: &Look) {
+    /// Once a whole prompt is in, the slot holds what the next may share.
+    fn note_held(&mut self, look: &Look) {
         if look.prompt_is_in() {
-            self.slots[look.slot].prefix.clone_from(&look.prefix);
+            self.slots[look.slot].held.clone_from(&look.shares);
         }
     }
 
@@ -282,14 +317,17 @@ impl<'m> Session<'m> {
         Some(i)
     }
 
-    /// Cuts the slot's cells back to what it shares with `prefix`; returns how many tokens stay.
-    fn keep_prefix(&mut self, slot: usize, prefix: &[Token]) -> usize {
-        let held = &self.slots[slot].prefix;
-        let shared = held.iter().zip(prefix).take_while(|(a, b)| a == b).count();
-        let from = i32::try_from(shared).unwrap_or(0);
-        let kept = if self.context.truncate(slot as i32, from) { shared } else { 0 };
-        self.slots[slot].prefix.truncate(kept);
-        kept
+    /// Cuts the slot's cells back to what they share with `wanted`; returns how many tokens and frames stay.
+    fn keep(&mut self, slot: usize, wanted: &Held) -> (usize, usize) {
+        let held = &mut self.slots[slot].held;
+        let (tokens, frames) = held.shared(wanted);
+        held.cut(tokens, frames);
+        if self.context.truncate(slot as i32, i32::try_from(held.len()).unwrap_or(0)) {
+            (tokens, frames)
+        } else {
+            held.cut(0, 0);
+            (0, 0)
+        }
     }
 
     /// Logits that the last step made for this look.
