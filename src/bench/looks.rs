@@ -33,8 +33,9 @@ pub struct Looks {
     pub frame: Option<FrameFigures>,
     pub plain: Option<PathFigures>,
     pub ours: PathFigures,
-    /// Looks in which both wrote the same tokens, of all that count.
-    pub same_answers: Option<(usize, usize)>,
+    /// Looks in which both began with the same token, in which both wrote the same tokens, and all that count. With
+    /// random weights many tokens are nearly as likely as the likeliest, and other shapes of batches round otherwise.
+    pub same_answers: Option<(usize, usize, usize)>,
     pub decode_loop: LoopFigures,
 }
 
@@ -108,7 +109,7 @@ fn in_turn(engine: &dyn Engine, mut plain: Option<&mut PlainPath<'_>>, plan: &Pl
     let words = prompt(INSTRUCTION);
     let stream: Arc<str> = Arc::from("bench");
     let (mut theirs, mut ours, mut costs, mut bare, mut sampled) = (vec![], vec![], vec![], vec![], vec![]);
-    let (mut same, mut prefix_tokens) = (0, 0);
+    let (mut same_first, mut same, mut prefix_tokens) = (0, 0, 0);
     for i in 0..WARM_UP + plan.looks {
         let counts = i >= WARM_UP;
         // The window slides by one frame a look. Both paths get the same pixels, each its own capture.
@@ -131,6 +132,8 @@ fn in_turn(engine: &dyn Engine, mut plain: Option<&mut PlainPath<'_>>, plan: &Pl
         }
         let taken = look(engine, &stream, &words, pictures.window(newest, plan.frames), plan.tokens, GREEDY)?;
         if counts {
+            let said: Option<Vec<i32>> = said;
+            same_first += usize::from(said.as_ref().is_some_and(|said| said.first() == taken.tokens.first()));
             same += usize::from(said.as_ref() == Some(&taken.tokens));
             ours.push(taken);
         }
@@ -140,7 +143,7 @@ fn in_turn(engine: &dyn Engine, mut plain: Option<&mut PlainPath<'_>>, plan: &Pl
         let sampling = Sampling { seed: Some(1), ..Sampling::default() };
         sampled.push(look(engine, &stream, &words, pictures.window(newest, plan.frames), plan.tokens, sampling)?);
     }
-    let compared = plain.is_some().then_some((same, plan.looks));
+    let compared = plain.is_some().then_some((same_first, same, plan.looks));
     Ok(Looks {
         frames: plan.frames,
         tokens: plan.tokens,

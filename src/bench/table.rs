@@ -118,8 +118,8 @@ impl Report {
         row("newest frame to last token", |p| median(&p.last_token), None);
         row("tokens a second", |p| median(&p.token).map(|ms| 1e3 / ms), None);
         write!(f, "{table}")?;
-        if let Some((same, of)) = looks.same_answers {
-            writeln!(f, "  both wrote the same tokens in {same} of {of} looks")?;
+        if let Some((first, all, of)) = looks.same_answers {
+            writeln!(f, "  of {of} looks both began {first} with the same token and wrote {all} the same")?;
         }
         Ok(())
     }
