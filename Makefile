@@ -27,7 +27,7 @@ PAGE_PACKAGES = nodejs npm
 DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
 	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
 
-.PHONY: help run build test check docs setup setup-test tiny-model pull bench bench-check soak-audio eval-demo demo-clips fuzz clean
+.PHONY: help run build test check docs setup setup-test tiny-model pull bench bench-check soak soak-audio dist check-dockerfile eval-demo demo-clips fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -64,6 +64,18 @@ bench-check: build ## Fails when frames encoded once and a kept prompt no longer
 soak-audio: build tiny-model ## Ten minutes of the voice: losses, timing, memory (SECONDS=60 for a short run)
 	$(PYTHON) scripts/soak_audio.py --seconds $(or $(SECONDS),600)
 
+# The second run is a build that leaks: a soak that does not see it would show nothing.
+soak: build tiny-model ## Hours among dying cameras and clients that stall: memory, threads, files (SECONDS=300 for a short run)
+	$(PYTHON) scripts/soak.py --seconds $(or $(SECONDS),28800)
+	$(CARGO) build --release --locked --features leak-on-purpose --target-dir target/leak
+	$(PYTHON) scripts/soak.py --binary target/leak/release/vidette --expect-leak --csv soak-leak.csv --seconds $(or $(SECONDS),1800)
+
+dist: setup ## dist/vidette-….tar.gz with licences and an SBOM (FEATURES=cuda for NVIDIA)
+	CARGO="$(CARGO)" scripts/dist.sh
+
+check-dockerfile: dist ## The Dockerfile's own steps in a clean Debian root, without Docker (needs root)
+	scripts/check-dockerfile.sh dist/vidette-*/bin/vidette
+
 # The first half's exit code must not keep the second half from running.
 eval-demo: build .venv-demo/ready ## Scores of the demo model, through the program (LIMIT=5 for a short run)
 	@cd scripts/demo-model && ../../.venv-demo/bin/python evaluate.py $(if $(LIMIT),--limit $(LIMIT)); first=$$?; \
@@ -72,14 +84,16 @@ eval-demo: build .venv-demo/ready ## Scores of the demo model, through the progr
 demo-clips: .venv-demo/ready ## Draw the fixed clips of tests/demo_model.rs anew
 	cd scripts/demo-model && ../../.venv-demo/bin/python fixed_clips.py ../../tests/data/demo
 
-fuzz: ## Ten minutes of fuzzing for the GGUF header parser (needs cargo-fuzz and a nightly toolchain)
-	cd fuzz && cargo +nightly fuzz run gguf_header -- -max_total_time=600
+fuzz: ## Ten minutes of fuzzing for each reader of outsiders' input (needs cargo-fuzz and a nightly toolchain)
+	cd fuzz && for target in gguf_header source config instruction; do \
+		cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),600) || exit 1; done
 
 # For tests: MiniCPM-o file sets with random weights, about 3 MB each, whose answers mean nothing. The second one says
-# that it is the demo model.
+# that it is the demo model; the third can speak.
 TINY = gguf/tiny-random
 TINY_LAST = vision/MiniCPM-o-4_5-vision-F16.gguf
-tiny-model: $(TINY)/$(TINY_LAST) $(TINY)/demo/$(TINY_LAST)
+TINY_VOICE = voices/other.gguf
+tiny-model: $(TINY)/$(TINY_LAST) $(TINY)/demo/$(TINY_LAST) $(TINY)/speaking/$(TINY_VOICE)
 
 $(TINY)/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
 	.venv/bin/python scripts/make_tiny_model.py --out $(TINY)
@@ -87,6 +101,13 @@ $(TINY)/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
 
 $(TINY)/demo/$(TINY_LAST): scripts/make_tiny_model.py .venv/ready
 	.venv/bin/python scripts/make_tiny_model.py --demo --out $(TINY)/demo
+	@touch $@
+
+$(TINY)/speaking/$(TINY_VOICE): scripts/make_tiny_model.py $(addprefix scripts/tts/,make_tiny_voice.py make_voice.py layout.py) \
+		.venv/ready
+	.venv/bin/python scripts/make_tiny_model.py --out $(TINY)/speaking
+	.venv/bin/python scripts/tts/make_tiny_voice.py --out $(TINY)/speaking
+	.venv/bin/python scripts/tts/make_voice.py --model $(TINY)/speaking --arrays $(TINY)/speaking/voices/other.npz --out $@
 	@touch $@
 
 .venv/ready: scripts/requirements.txt

@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicI64;
 
@@ -83,6 +84,14 @@ pub struct Metrics {
     pub window_to_text_seconds: Histograms,
     /// From the job's start in the engine to the last token.
     pub inference_seconds: Histograms,
+    /// From the newest frame's capture to the job's start in the engine.
+    pub wait_seconds: Histograms,
+    /// Encoding the look's frames.
+    pub encode_seconds: Histograms,
+    /// Decoding the prompt.
+    pub prefill_seconds: Histograms,
+    /// Writing the answer.
+    pub decode_seconds: Histograms,
     /// Utterances spoken to their end.
     pub speech_spoken: Counters,
     /// Utterances whose sound was cut off by a new instruction or a stop.
@@ -117,8 +126,14 @@ pub struct Metrics {
     pub http_refused: Counter,
     /// Connections cut off because the client read too slowly.
     pub http_slow_clients: Counter,
+    /// Connections that came to no TLS session: no handshake in time, plain HTTP, or a client that refused.
+    pub tls_failures: Counter,
     /// Events that slow listeners did not get.
     pub events_lagged: Counter,
+    process_memory: Gauge<i64, AtomicI64>,
+    process_cpu: Gauge<i64, AtomicI64>,
+    process_files: Gauge<i64, AtomicI64>,
+    process_threads: Gauge<i64, AtomicI64>,
 }
 
 impl Default for Metrics {
@@ -156,6 +171,10 @@ impl Metrics {
             last_token_seconds: histograms(),
             window_to_text_seconds: histograms(),
             inference_seconds: histograms(),
+            wait_seconds: histograms(),
+            encode_seconds: histograms(),
+            prefill_seconds: histograms(),
+            decode_seconds: histograms(),
             speech_spoken: Family::default(),
             speech_cancelled: Family::default(),
             speech_late: Family::default(),
@@ -173,7 +192,12 @@ impl Metrics {
             http_connections: Gauge::default(),
             http_refused: Counter::default(),
             http_slow_clients: Counter::default(),
+            tls_failures: Counter::default(),
             events_lagged: Counter::default(),
+            process_memory: Gauge::default(),
+            process_cpu: Gauge::default(),
+            process_files: Gauge::default(),
+            process_threads: Gauge::default(),
         };
         let r = &mut m.registry;
         r.register("frames", "Frames put into the window", m.frames.clone());
@@ -213,9 +237,45 @@ impl Metrics {
         r.register("http_connections", "Open HTTP connections", m.http_connections.clone());
         r.register("http_refused", "HTTP connections refused for their number", m.http_refused.clone());
         r.register("http_slow_clients", "HTTP connections cut off for reading too slowly", m.http_slow_clients.clone());
+        r.register("tls_failures", "Connections that came to no TLS session", m.tls_failures.clone());
         r.register("events_lagged", "Events that slow listeners did not get", m.events_lagged.clone());
+        m.register_stages();
         m.register_sound();
+        m.register_process();
         m
+    }
+
+    /// The steps of one look; together they are what `inference` and `first_token` tell as one.
+    fn register_stages(&mut self) {
+        for (name, help, stage) in [
+            ("wait", "Newest frame's capture to job start in the engine", &self.wait_seconds),
+            ("encode", "Encoding a look's frames", &self.encode_seconds),
+            ("prefill", "Decoding a look's prompt", &self.prefill_seconds),
+            ("decode", "Writing an answer", &self.decode_seconds),
+        ] {
+            self.registry.register_with_unit(name, help, Unit::Seconds, stage.clone());
+        }
+    }
+
+    /// What the whole program holds, under the names that every Prometheus dashboard knows.
+    fn register_process(&mut self) {
+        let r = &mut self.registry;
+        r.register("process_resident_memory_bytes", "Resident memory", self.process_memory.clone());
+        r.register("process_cpu_milliseconds", "Processor time of all threads so far", self.process_cpu.clone());
+        r.register("process_open_fds", "Open file descriptors", self.process_files.clone());
+        r.register("process_threads", "Threads", self.process_threads.clone());
+        let version = [("version", env!("CARGO_PKG_VERSION"))].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        r.register("build", "The program's version", Info::new(version.to_vec()));
+    }
+
+    /// Notes what the process holds now.
+    pub fn note_process(&self, memory_bytes: Option<u64>, cpu_s: f64) {
+        let entries = |folder: &str| std::fs::read_dir(folder).map_or(0, Iterator::count);
+        let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.process_memory.set(memory_bytes.and_then(|b| i64::try_from(b).ok()).unwrap_or(0));
+        self.process_cpu.set((cpu_s * 1e3) as i64);
+        self.process_files.set(whole(entries("/proc/self/fd")));
+        self.process_threads.set(whole(entries("/proc/self/task")));
     }
 
     fn register_sound(&mut self) {

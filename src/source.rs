@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 use serde::Serialize;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands waiting for a supervisor; senders wait when it is full.
@@ -67,10 +68,21 @@ pub struct SourceStatus {
     /// Why it is not streaming, in plain words.
     pub message: Option<String>,
     pub fault: Option<SourceFault>,
+    /// When the present state began, ms since 1970.
+    pub since_unix_ms: u64,
+    /// The last failure, in plain words; it stays when frames have come back.
+    pub last_error: Option<String>,
+    /// When it was, ms since 1970.
+    pub last_error_unix_ms: Option<u64>,
     /// Attempts since frames last were stable.
     pub attempt: u32,
     /// Seconds from the failure to the next attempt.
     pub retry_in_s: Option<f64>,
+    /// Seconds from now to the next attempt; filled in where it is shown.
+    pub next_attempt_in_s: Option<f64>,
+    /// When the next attempt is due.
+    #[serde(skip)]
+    pub next_attempt: Option<Instant>,
     /// Size of the source's own picture, pixels.
     pub width: u32,
     pub height: u32,
@@ -82,11 +94,20 @@ pub struct SourceStatus {
     pub pipelines_abandoned: u64,
 }
 
+/// Who names a source, which decides what may be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedBy {
+    /// Whoever started the program: by its command line or its configuration file.
+    Operator,
+    /// A client of the API.
+    Client,
+}
+
 /// Asked of a supervisor.
 #[derive(Debug)]
 pub enum SourceCommand {
     /// Open this source instead of the present one. Replies once the string was understood.
-    Start { source: Secret<String>, reply: oneshot::Sender<Result<()>> },
+    Start { source: Secret<String>, asked_by: AskedBy, reply: oneshot::Sender<Result<()>> },
     /// Close the present source. Replies once it is closed.
     Stop { reply: oneshot::Sender<()> },
 }
@@ -104,14 +125,22 @@ impl SourceHandle {
         Self { commands, status }
     }
 
-    /// Opens `source` in place of what is open.
+    /// Opens `source`, which the operator named, in place of what is open.
     ///
     /// # Errors
     /// When the string names no source that is allowed, or the supervisor is gone.
     pub async fn start(&self, source: &str) -> Result<()> {
+        self.start_for(source, AskedBy::Operator).await
+    }
+
+    /// Opens `source` in place of what is open, if whoever asks may name it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_for(&self, source: &str, asked_by: AskedBy) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let source = Secret::new(source.to_owned());
-        self.commands.send(SourceCommand::Start { source, reply }).await.map_err(|_| gone())?;
+        self.commands.send(SourceCommand::Start { source, asked_by, reply }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 

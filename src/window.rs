@@ -41,6 +41,7 @@ pub struct FrameWindow {
     frames: VecDeque<Arc<Frame>>,
     bounds: Bounds,
     bytes: usize,
+    taken: u64,
     dropped: u64,
 }
 
@@ -48,7 +49,7 @@ impl FrameWindow {
     /// An empty ring. A count of zero is taken as one.
     pub fn new(bounds: Bounds) -> Self {
         let bounds = Bounds { frames: bounds.frames.max(1), ..bounds };
-        Self { frames: VecDeque::new(), bounds, bytes: 0, dropped: 0 }
+        Self { frames: VecDeque::new(), bounds, bytes: 0, taken: 0, dropped: 0 }
     }
 
     /// Appends a frame and drops old ones until the bounds hold. Frames must come in rising order;
@@ -58,6 +59,7 @@ impl FrameWindow {
             return false;
         }
         self.bytes += frame.bytes();
+        self.taken += 1;
         self.frames.push_back(frame);
         while self.frames.len() > self.bounds.frames || (self.bytes > self.bounds.bytes && self.frames.len() > 1) {
             let Some(oldest) = self.frames.pop_front() else { break };
@@ -116,6 +118,11 @@ impl FrameWindow {
         self.bytes
     }
 
+    /// Frames taken since the start.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Frames dropped for the bounds since the start.
     pub fn dropped(&self) -> u64 {
         self.dropped
@@ -149,6 +156,11 @@ impl SharedWindow {
     pub fn clear(&self) {
         self.lock().clear();
         self.newest.send_replace(None);
+    }
+
+    /// See [`FrameWindow::taken`].
+    pub fn taken(&self) -> u64 {
+        self.lock().taken()
     }
 
     /// See [`FrameWindow::pick`].

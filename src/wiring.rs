@@ -9,20 +9,24 @@ use crate::commentary::StreamParts;
 use crate::commentary::Streams;
 #[cfg(feature = "ingest")]
 use crate::config::VideoConfig;
-use crate::config::{Config, VoiceConfig};
+use crate::config::{Config, ServerConfig, TlsChoice, VoiceConfig};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::speech::Pacing;
-use crate::web::{self, WebConfig};
+use crate::web::{self, Certificate, Tls, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
 use model::OpenEngine;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 
+/// How often is said that there is no token.
+const OPENNESS_WARNING: Duration = Duration::from_secs(3600);
 /// The demo model's clip, beside its language model.
 const CLIP: &str = "clip.webm";
 
@@ -51,9 +55,14 @@ async fn serve(
     shutdown: Shutdown,
 ) -> Result<()> {
     let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
-    let voice = config.voice.as_ref().map(|v| Ok::<_, Error>((voice::open(v, engine.mute.as_deref())?, pacing(v))));
-    let voice = voice.transpose()?;
-    let mut streams = open_streams(&config, Arc::clone(&engine.door), &metrics, &shutdown)?;
+    let tls = open_tls(&config.server).await?;
+    let named = named_files(&config, engine.demo.as_deref());
+    let sources = Sources { own_port: address.port(), named };
+    let voice = match &config.voice {
+        Some(voice) => Some((voice::open(voice, engine.own_voice.clone()).await?, pacing(voice))),
+        None => None,
+    };
+    let mut streams = open_streams(&config, &sources, Arc::clone(&engine.door), &metrics, &shutdown)?;
     if let Some((voice, pacing)) = &voice {
         streams = streams.with_voice(Arc::clone(&voice.door), *pacing);
     }
@@ -70,18 +79,76 @@ async fn serve(
     if let Some(folder) = engine.demo.as_deref().filter(|_| config.streams.iter().all(|s| s.source.is_none())) {
         play_clip(&streams, folder).await;
     }
-    tracing::info!("open http://{address}/ in a browser");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!("open {scheme}://{address}/ in a browser");
+    let warned = tokio::spawn(warn_of_openness(config.server.clone(), address, shutdown.clone()));
     let web = WebConfig {
         api_token: config.server.api_token.clone(),
+        tls,
         allowed_hosts: config.server.allowed_hosts.clone(),
         max_connections: config.server.max_connections,
         ..WebConfig::default()
     };
     web::serve(listener, streams, metrics, engine.door.status(), web, shutdown.clone()).await;
+    warned.abort();
     if let Some((voice, _)) = voice {
         voice.stop().await;
     }
     Ok(())
+}
+
+fn certificate(server: &ServerConfig) -> Option<Certificate> {
+    match &server.tls {
+        TlsChoice::Off => None,
+        TlsChoice::SelfSigned(folder) => Some(Certificate::SelfSigned { folder: folder.clone() }),
+        TlsChoice::Files { cert, key } => Some(Certificate::Files { chain: cert.clone(), key: key.clone() }),
+    }
+}
+
+/// What the program that runs with this configuration says of its life.
+///
+/// # Errors
+/// When it can't be reached, or a restart would help it.
+pub async fn health(server: &ServerConfig) -> Result<String> {
+    let ip = match server.address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    web::probe(SocketAddr::new(ip, server.address.port()), certificate(server).as_ref()).await
+}
+
+/// The certificate, when there is to be one.
+async fn open_tls(server: &ServerConfig) -> Result<Option<Tls>> {
+    let Some(certificate) = certificate(server) else { return Ok(None) };
+    let mut names: Vec<_> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    names.extend(Some(server.address.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.extend(server.allowed_hosts.iter().filter(|host| *host != "*").cloned());
+    names.dedup();
+    let opened = tokio::task::spawn_blocking(move || Tls::open(&certificate, &names));
+    let tls = opened.await.map_err(|e| Error::internal("tls_start", e.to_string()))??;
+    tracing::info!("the certificate's SHA-256 fingerprint is {}", tls.fingerprint());
+    Ok(Some(tls))
+}
+
+/// Says what an open address means, at the start and from then on every hour where there is no token.
+async fn warn_of_openness(server: ServerConfig, address: SocketAddr, shutdown: Shutdown) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    if server.api_token.is_some() {
+        if server.tls == TlsChoice::Off {
+            tracing::warn!("API_TOKEN crosses the network unencrypted: set TLS=self-signed, or put a proxy in front");
+        }
+        return;
+    }
+    loop {
+        tracing::warn!("ALLOW_NO_TOKEN: EVERYONE who reaches {address} may watch every camera and steer everything");
+        tokio::select! {
+            () = shutdown.wait() => return,
+            () = tokio::time::sleep(OPENNESS_WARNING) => {}
+        }
+    }
 }
 
 fn pacing(config: &VoiceConfig) -> Pacing {
@@ -103,16 +170,35 @@ async fn play_clip(streams: &Streams, folder: &Path) {
     }
 }
 
+/// What the sources' rules depend on beside the options.
+#[cfg_attr(not(feature = "ingest"), expect(dead_code, reason = "there are no sources to rule over"))]
+struct Sources {
+    own_port: u16,
+    /// Files that the operator named: clients may open them again.
+    named: Vec<PathBuf>,
+}
+
+/// Paths among the sources that were named at the start, and the demo model's clip. That some are no paths does no harm.
+fn named_files(config: &Config, demo: Option<&Path>) -> Vec<PathBuf> {
+    let named = config.streams.iter().filter_map(|s| s.source.as_ref()).map(|source| {
+        let text = source.expose();
+        PathBuf::from(text.strip_prefix("file://").unwrap_or(text))
+    });
+    named.filter(|path| path.is_file()).chain(demo.map(|folder| folder.join(CLIP))).collect()
+}
+
 #[cfg(feature = "ingest")]
 fn open_streams(
     config: &Config,
+    sources: &Sources,
     engine: Arc<dyn Engine>,
     metrics: &Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Result<Streams> {
     use crate::bus::Bus;
     crate::ingest::init()?;
-    let video = ingest_config(&config.video);
+    let video = ingest_config(&config.video, sources);
+    crate::ingest::guard_connections(&video.client_policy);
     let bounds: Bounds = config.window;
     let (make_metrics, make_shutdown) = (Arc::clone(metrics), shutdown.clone());
     let make = move |name: &str| {
@@ -131,10 +217,15 @@ fn open_streams(
 }
 
 #[cfg(feature = "ingest")]
-fn ingest_config(video: &VideoConfig) -> crate::ingest::IngestConfig {
+fn ingest_config(video: &VideoConfig, sources: &Sources) -> crate::ingest::IngestConfig {
     use crate::config::{Decoder, RtspTransport};
-    use crate::ingest::{DecoderChoice, IngestConfig, RtspTransport as Transport};
+    use crate::ingest::{DecoderChoice, Files, IngestConfig, Policy, RtspTransport as Transport};
+    let policy = Policy { own_port: Some(sources.own_port), ..Policy::default() };
+    let mut folders = vec![video.media_dir.clone()];
+    folders.extend(sources.named.iter().cloned());
     IngestConfig {
+        client_policy: Policy { private: video.private_sources, files: Files::Under(folders), ..policy.clone() },
+        policy,
         capture_fps: video.capture_fps,
         jpeg_fps: video.jpeg_fps,
         jpeg_width: video.jpeg_width,
@@ -158,7 +249,7 @@ fn ingest_config(video: &VideoConfig) -> crate::ingest::IngestConfig {
 }
 
 #[cfg(not(feature = "ingest"))]
-fn open_streams(_: &Config, _: Arc<dyn Engine>, _: &Arc<Metrics>, _: &Shutdown) -> Result<Streams> {
+fn open_streams(_: &Config, _: &Sources, _: Arc<dyn Engine>, _: &Arc<Metrics>, _: &Shutdown) -> Result<Streams> {
     Err(Error::unavailable("ingest_not_built", "this build has no video sources")
         .hint("build with the feature `ingest`"))
 }

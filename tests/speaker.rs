@@ -77,7 +77,7 @@ impl Stage {
     }
 
     fn say(&self, utterance: u64, text: &str) {
-        self.speaker.say(utterance, self.captured, text);
+        self.speaker.say(utterance, self.captured, text.into());
     }
 
     fn say_all(&self, utterance: u64, text: &str) {

@@ -280,6 +280,48 @@ async fn the_token_opens_every_route_and_nothing_else_does() {
     );
 }
 
+/// By the API's own description this time, with bad tokens of every kind, and with paths that are close to those that exist.
+#[tokio::test]
+async fn whatever_is_described_as_guarded_is_guarded() {
+    let server = start(with_token()).await;
+    let auth = format!("Authorization: Bearer {TOKEN}\r\n");
+    let doc = ask(server.at, "GET", "/openapi.json", &auth, "").await.json();
+    let mut guarded = 0;
+    for (path, methods) in doc["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap().iter().filter(|(m, _)| *m != "parameters") {
+            if operation["security"] == json!([]) {
+                continue;
+            }
+            guarded += 1;
+            let path = path.replace("{name}", "main").replace("{id}", "1");
+            let method = method.to_uppercase();
+            let methods = if method == "GET" { vec!["GET", "HEAD"] } else { vec![method.as_str()] };
+            for method in methods {
+                // Wrong ones are answered slowly, so they are tried on a few.
+                let bad = ["", "Authorization: Bearer\r\n", "Cookie: vidette_session=1.0\r\n"];
+                for credential in &bad[..if guarded <= 3 { 3 } else { 1 }] {
+                    let mut client = Client::connect(server.at).await;
+                    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n");
+                    client.send(&format!("{head}{credential}\r\n")).await;
+                    assert_eq!(client.head().await.status, 401, "{method} {path} with {credential:?}");
+                }
+            }
+            // A path that is read differently by whoever stands before and behind the guard would slip through.
+            for odd in [
+                format!("/{path}"),
+                format!("{path}/"),
+                format!("{path}/."),
+                path.replacen("/api", "/%61pi", 1),
+                path.to_uppercase(),
+            ] {
+                let reply = ask(server.at, "GET", &odd, "", "").await;
+                assert!([401, 404, 405].contains(&reply.status), "{odd}: {}", reply.status);
+            }
+        }
+    }
+    assert!(guarded >= 20, "{guarded}");
+}
+
 #[tokio::test]
 async fn a_session_cookie_stands_for_the_token() {
     let server = start(with_token()).await;
@@ -288,7 +330,7 @@ async fn a_session_cookie_stands_for_the_token() {
             .await;
     assert_eq!(expect(&opened, 200), json!({"token_needed": true}));
     let set = opened.header("set-cookie").unwrap();
-    assert!(set.ends_with("; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict") && !set.contains(TOKEN), "{set}");
+    assert!(set.ends_with("; Path=/; Max-Age=86400; HttpOnly; SameSite=Strict") && !set.contains(TOKEN), "{set}");
     let cookie = format!("Cookie: other=1; {}\r\n", set.split(';').next().unwrap());
     assert_eq!(ask(server.at, "GET", "/api/status", &cookie, "").await.status, 200);
     let foreign = format!("{cookie}Origin: http://evil.example\r\n");

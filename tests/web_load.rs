@@ -12,7 +12,7 @@ use vidette::web::WebConfig;
 use web_server::{Client, PATIENCE, Server, ask, picture, start, token, within};
 
 /// Clients that never read.
-const STALLED: usize = 20;
+const STALLED: usize = 50;
 
 /// Memory and descriptors are the whole process's, so one test runs at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -188,10 +188,10 @@ async fn a_crowd_is_refused_at_once() {
 async fn slow_heads_and_bodies_are_reaped() {
     let _alone = ALONE.lock().await;
     let limit = Duration::from_millis(500);
-    let config = WebConfig { header_timeout: limit, body_timeout: limit, ..WebConfig::default() };
+    let config = WebConfig { header_timeout: limit, body_timeout: limit, max_connections: 256, ..WebConfig::default() };
     let server = start(config).await;
     let mut slow = Vec::new();
-    for i in 0..50 {
+    for i in 0..200 {
         let mut client = Client::connect(server.at).await;
         client.send(["", "G", "GET /live HTTP/1.1\r\nHo", "POST /api/stop HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"][i % 4]).await;
         slow.push(client);
@@ -205,14 +205,15 @@ async fn slow_heads_and_bodies_are_reaped() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    within(PATIENCE, "them", || server.metrics.http_connections.get() == 50).await;
+    within(PATIENCE, "them", || server.metrics.http_connections.get() == 200).await;
     let begun = Instant::now();
     let normal = ask(server.at, "GET", "/live", "", "").await;
-    assert!(normal.status == 200 && begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    println!("a normal request meanwhile took {:?}", begun.elapsed());
+    assert!(normal.status == 200 && begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     // A body's time begins when its head is whole, and the connection then waits for the next head.
     let took = within(PATIENCE, "their end", || server.metrics.http_connections.get() == 0).await;
     println!("reaped in {took:?}");
-    assert!(took < limit * 4, "{took:?}");
+    assert!(took < limit * 8, "{took:?}");
     dripping.abort();
 }
 

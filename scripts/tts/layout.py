@@ -232,11 +232,13 @@ def write_weights(out, s, w, half=False):
         write(out / TOKEN2WAV / f"{name}.gguf", "token2wav", w[name])
 
 
-def write_prompt_cache(out, s, cache):
+def write_prompt_cache(out, s, cache, path=None):
+    """Into the set's folder `out`, or into the file `path`."""
     entries = [("uint32", KEYS + "version", 2), ("int32", KEYS + "n_timesteps", s.steps), ("float32", KEYS + "temperature", 1.0)]
     for name, value in (("pre_lookahead", 3), ("chunk_main", 25), ("chunk_total", 28), ("up_rate", 2)):
         entries.append(("int32", KEYS + name, value))
-    write(Path(out) / TOKEN2WAV / "prompt_cache.gguf", "token2wav", {f"prompt_cache.{n}": v for n, v in cache.items()}, entries)
+    path = path or Path(out) / TOKEN2WAV / "prompt_cache.gguf"
+    write(path, "token2wav", {f"prompt_cache.{n}": v for n, v in cache.items()}, entries)
 
 
 def read(path):

@@ -31,22 +31,26 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    let outcome =
-        match arguments.command {
-            None => run(arguments.run),
-            Some(Command::Run(run_arguments)) => run(*run_arguments),
-            Some(Command::CheckConfig(run_arguments)) => check(*run_arguments),
-            Some(Command::Ask(question)) => ask::ask(*question),
-            Some(Command::Pull(pull)) => models::pull(pull),
-            Some(Command::Models(list)) => models::list(&list),
-            Some(Command::Inspect { file }) => models::inspect(&file),
-            #[cfg(feature = "llama")]
-            Some(Command::Bench(arguments)) => bench::bench(*arguments),
-            #[cfg(not(feature = "llama"))]
-            Some(Command::Bench(_)) => Err(Error::unavailable("engine_not_built", "this build has no engine")
-                .hint("build with the feature `llama`")),
-        };
+    let outcome = match arguments.command {
+        None => run(arguments.run),
+        Some(Command::Run(run_arguments)) => run(*run_arguments),
+        Some(Command::CheckConfig(run_arguments)) => check(*run_arguments),
+        Some(Command::Health(run_arguments)) => health(*run_arguments),
+        Some(Command::Ask(question)) => ask::ask(*question),
+        Some(Command::Pull(pull)) => models::pull(pull),
+        Some(Command::Models(list)) => models::list(&list),
+        Some(Command::Inspect { file }) => models::inspect(&file),
+        #[cfg(feature = "llama")]
+        Some(Command::Bench(arguments)) => bench::bench(*arguments),
+        #[cfg(not(feature = "llama"))]
+        Some(Command::Bench(_)) => no_engine(),
+    };
     outcome.unwrap_or_else(|e| ExitCode::from(failure(&e)))
+}
+
+#[cfg(not(feature = "llama"))]
+fn no_engine() -> Result<ExitCode> {
+    Err(Error::unavailable("engine_not_built", "this build has no engine").hint("build with the feature `llama`"))
 }
 
 /// Says why it failed; gives back the exit code.
@@ -77,6 +81,16 @@ fn check(arguments: RunArguments) -> Result<ExitCode> {
     let config = configuration(arguments)?;
     let names: Vec<_> = config.streams.iter().map(|s| s.name.as_str()).collect();
     println!("the configuration is sound; streams: {}; address: {}", names.join(", "), config.server.address);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn health(arguments: RunArguments) -> Result<ExitCode> {
+    let config = configuration(arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::internal("runtime", format!("the runtime can't start: {e}")))?;
+    println!("{}", runtime.block_on(crate::wiring::health(&config.server))?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,6 +2,8 @@
 //! The model's words are untrusted: they leave here as plain text without control characters, nothing more.
 //! Not here: publishing (`cycle`), tokens and UTF-8 (`engine`).
 
+use crate::speech::Piece;
+
 const THINK: &str = "<think>";
 const END_OF_THINK: &str = "</think>";
 
@@ -37,6 +39,11 @@ impl Answer {
         self.shown > 0
     }
 
+    /// True while what comes belongs to a thought, or to the space after it.
+    pub fn is_thinking(&self) -> bool {
+        self.thought.inside || self.thought.after
+    }
+
     /// All of it so far.
     pub fn text(&self) -> &str {
         &self.text
@@ -50,6 +57,35 @@ impl Answer {
         let piece = self.text[self.shown..].to_owned();
         self.shown = self.text.len();
         Some(piece)
+    }
+}
+
+/// The tokens of what is held back yet, with their hidden states, for a voice that goes by them. Those of thoughts are
+/// dropped; where a thought and words share a token it stays.
+#[derive(Debug, Default)]
+pub(super) struct Unsaid {
+    tokens: Vec<i32>,
+    hidden: Vec<f32>,
+}
+
+impl Unsaid {
+    /// Takes a piece's tokens; `thinking` when it has turned out to be no part of the answer.
+    pub(super) fn take(&mut self, tokens: Vec<i32>, hidden: Vec<f32>, thinking: bool) {
+        if thinking {
+            (self.tokens, self.hidden) = (Vec::new(), Vec::new());
+        } else if !hidden.is_empty() {
+            self.tokens.extend(tokens);
+            self.hidden.extend(hidden);
+        }
+    }
+
+    /// All of them, with the text that is shown now.
+    pub(super) fn with(&mut self, text: &str) -> Piece {
+        Piece {
+            text: text.to_owned(),
+            tokens: std::mem::take(&mut self.tokens),
+            hidden: std::mem::take(&mut self.hidden),
+        }
     }
 }
 
@@ -179,6 +215,31 @@ mod tests {
         }
         assert_eq!(shown(&["<think>\n\n</think>\n\n", "..."]), (vec![], true));
         assert_eq!(shown(&["<think>never ends"]), (vec![], true));
+    }
+
+    #[test]
+    fn tokens_of_thoughts_are_dropped_and_those_held_back_are_not() {
+        // Each piece is one token, numbered from 0; whether its text is shown and which tokens go with that.
+        let said = |pieces: &[&str]| {
+            let (mut answer, mut unsaid, mut out) = (Answer::default(), Unsaid::default(), Vec::new());
+            for (i, piece) in (0..).zip(pieces) {
+                let shown = answer.push(piece);
+                unsaid.take(vec![i], vec![i as f32], answer.is_thinking());
+                out.extend(shown.map(|text| unsaid.with(&text)));
+            }
+            out.extend(answer.finish().map(|text| unsaid.with(&text)));
+            out.into_iter().map(|p| (p.text, p.tokens, p.hidden.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(&["<think>", "so", " many", "</think>", "\n\n", "A", " man"]),
+            [("A".to_owned(), vec![5], 1), (" man".to_owned(), vec![6], 1)]
+        );
+        assert_eq!(
+            said(&["..", ".", " a", " man"]),
+            [("... a".to_owned(), vec![0, 1, 2], 3), (" man".to_owned(), vec![3], 1)]
+        );
+        assert_eq!(said(&["1 <", "th", "ree"]).iter().flat_map(|p| p.1.clone()).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(said(&["...", "."]), []);
     }
 
     #[test]

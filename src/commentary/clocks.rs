@@ -75,6 +75,26 @@ impl Clocks {
         Some(seconds(self.oldest.captured, self.last_token?))
     }
 
+    /// Seconds from the newest frame's capture to the job's start in the engine.
+    pub(super) fn to_start(&self) -> Option<f64> {
+        Some(seconds(self.newest.captured, self.started?))
+    }
+
+    /// Seconds that the frames' encoding took.
+    pub(super) fn encoding(&self) -> Option<f64> {
+        Some(seconds(self.started?, self.encoded?))
+    }
+
+    /// Seconds that decoding the prompt took.
+    pub(super) fn prefill(&self) -> Option<f64> {
+        Some(seconds(self.encoded?, self.prefilled?))
+    }
+
+    /// Seconds that writing the answer took.
+    pub(super) fn writing(&self) -> Option<f64> {
+        Some(seconds(self.prefilled?, self.last_token?))
+    }
+
     /// Seconds from the job's start in the engine to the last token.
     pub(super) fn inference(&self) -> Option<f64> {
         Some(seconds(self.started?, self.last_token?))

@@ -5,7 +5,7 @@
 //! Everything that can happen wakes the loop, and each time it asks anew what there is to do; so no order of
 //! events needs a case of its own. What the person orders comes before everything else.
 
-use super::answer::Answer;
+use super::answer::{Answer, Unsaid};
 use super::change::ChangeGate;
 use super::clocks::Clocks;
 use super::prompt::{History, prompt};
@@ -100,6 +100,7 @@ struct Look {
     tokens: u32,
     clocks: Clocks,
     answer: Answer,
+    unsaid: Unsaid,
     newest: Arc<Frame>,
     /// The newest frame's small picture in the making, from the first word that was shown.
     thumbnail: Option<JoinHandle<Option<Thumbnail>>>,
@@ -238,6 +239,7 @@ impl Cycle {
             tokens: 0,
             clocks,
             answer: Answer::default(),
+            unsaid: Unsaid::default(),
             newest,
             thumbnail: None,
             instruction: orders.instruction,
@@ -248,7 +250,7 @@ impl Cycle {
             frames,
             max_tokens: self.settings.max_tokens,
             sampling: self.settings.sampling.complete(),
-            for_voice: false,
+            for_voice: self.stream.speaker().is_some_and(|speaker| speaker.wants_tokens()),
             urgent: std::mem::take(&mut self.urgent),
         };
         self.stream.note(|status| {
@@ -276,10 +278,11 @@ impl Cycle {
                 Some(JobEvent::Started { at }) => look.clocks.started = Some(at),
                 Some(JobEvent::Encoded { at, encoded }) => self.encoded(look, at, encoded),
                 Some(JobEvent::Prefilled { at, .. }) => look.clocks.prefilled = Some(at),
-                Some(JobEvent::Text { at, text, .. }) => {
+                Some(JobEvent::Text { at, text, tokens, hidden }) => {
                     look.tokens = look.tokens.saturating_add(1);
                     look.clocks.token(at);
                     let piece = look.answer.push(&text);
+                    look.unsaid.take(tokens, hidden, look.answer.is_thinking());
                     if !self.tell_piece(look, piece) {
                         return End::Superseded;
                     }
@@ -368,6 +371,10 @@ impl Cycle {
             (&self.metrics.last_token_seconds, look.clocks.to_last_token()),
             (&self.metrics.window_to_text_seconds, look.clocks.window_to_text()),
             (&self.metrics.inference_seconds, look.clocks.inference()),
+            (&self.metrics.wait_seconds, look.clocks.to_start()),
+            (&self.metrics.encode_seconds, look.clocks.encoding()),
+            (&self.metrics.prefill_seconds, look.clocks.prefill()),
+            (&self.metrics.decode_seconds, look.clocks.writing()),
         ] {
             if let Some(seconds) = seconds {
                 histogram.get_or_create(&self.label).observe(seconds);
@@ -432,13 +439,13 @@ impl Cycle {
     /// False when the look's orders are no longer in force; then nothing was told.
     fn tell_piece(&self, look: &mut Look, piece: Option<String>) -> bool {
         let Some(text) = piece else { return true };
-        let spoken = self.stream.speaker().map(|speaker| (speaker, text.clone()));
+        let spoken = self.stream.speaker().map(|speaker| (speaker, look.unsaid.with(&text)));
         if !self.tell(look.serial, || Event::Token { utterance: look.number, text }) {
             return false;
         }
         // When new orders came just now, `take_orders` is next and takes it back.
-        if let Some((speaker, text)) = spoken {
-            speaker.say(look.number, look.clocks.captured(), &text);
+        if let Some((speaker, piece)) = spoken {
+            speaker.say(look.number, look.clocks.captured(), piece);
         }
         if look.thumbnail.is_none() {
             let newest = Arc::clone(&look.newest);

@@ -3,10 +3,10 @@
 
 use super::profiles::{PROFILES, Profile};
 use crate::bus::{Bus, Event};
-use crate::engine::{EngineStatus, SamplingChoice};
+use crate::engine::{EngineState, EngineStatus, SamplingChoice};
 use crate::error::{Error, Kind, Result};
 use crate::process::Usage;
-use crate::source::{SourceHandle, SourceStatus};
+use crate::source::{AskedBy, SourceHandle, SourceState, SourceStatus};
 use crate::speech::{Speaker, SpeechStatus};
 use crate::thumbnail::Thumbnails;
 use crate::window::{Pick, SharedWindow};
@@ -82,6 +82,17 @@ pub struct StreamStatus {
     pub commentary: CommentaryStatus,
     pub engine: EngineStatus,
     pub voice: SpeechStatus,
+    /// Frames arrive.
+    pub capture_healthy: bool,
+    /// The model can look.
+    pub model_ready: bool,
+    /// A voice was asked for.
+    pub tts_enabled: bool,
+    /// Seconds since the newest frame left the decoder.
+    pub frame_age_s: Option<f64>,
+    /// Frames taken for the model so far, and those of them that went for newer ones (normal: the window is full).
+    pub frames: u64,
+    pub frames_dropped: u64,
     /// Frames in the window now, and bytes of them.
     pub window_frames: usize,
     pub window_bytes: usize,
@@ -170,13 +181,21 @@ impl Stream {
         &self.thumbnails
     }
 
-    /// Opens `source` in place of what is open and starts commenting.
+    /// Opens `source`, which the operator named, in place of what is open and starts commenting.
     ///
     /// # Errors
     /// When the source string or the instruction is not acceptable; then nothing has changed.
     pub async fn start(&self, source: &str, instruction: Option<&str>) -> Result<()> {
+        self.start_for(source, instruction, AskedBy::Operator).await
+    }
+
+    /// As [`start`](Self::start), if whoever asks may name that source.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_for(&self, source: &str, instruction: Option<&str>, asked_by: AskedBy) -> Result<()> {
         let instruction = instruction.map(check_instruction).transpose()?;
-        self.source.start(source).await?;
+        self.source.start_for(source, asked_by).await?;
         self.orders.send_modify(|orders| {
             orders.running = true;
             orders.serial += 1;
@@ -237,12 +256,23 @@ impl Stream {
 
     /// All of the state now.
     pub fn status(&self) -> StreamStatus {
-        let (window_frames, window_bytes, _) = self.window.level();
+        let (window_frames, window_bytes, frames_dropped) = self.window.level();
+        let newest = self.window.pick(Pick { frames: 1, stride: 1 }).pop();
+        let mut source = self.source.status().borrow().clone();
+        let wait = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs_f64();
+        source.next_attempt_in_s = source.next_attempt.map(wait);
+        let engine = self.engine.borrow().clone();
         StreamStatus {
             stream: self.name.to_string(),
-            source: self.source.status().borrow().clone(),
+            capture_healthy: source.state == SourceState::Streaming,
+            model_ready: engine.state == EngineState::Ready,
+            tts_enabled: self.speaker.is_some(),
+            frame_age_s: newest.as_ref().map(|frame| frame.captured.elapsed().as_secs_f64()),
+            frames: self.window.taken(),
+            frames_dropped,
+            source,
             commentary: self.commentary.borrow().clone(),
-            engine: self.engine.borrow().clone(),
+            engine,
             voice: self.speaker.as_ref().map_or_else(SpeechStatus::off, |speaker| speaker.status()),
             window_frames,
             window_bytes,

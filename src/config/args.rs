@@ -33,6 +33,8 @@ pub enum Command {
     },
     /// Measure this machine: speed of every step against the plain use of llama.cpp, memory, several streams at once.
     Bench(Box<BenchArguments>),
+    /// Ask the program that runs with this configuration whether it lives: 0 when it does. For containers and supervisors.
+    Health(Box<RunArguments>),
     /// Check the configuration and end: 0 when it is sound, 64 when not.
     CheckConfig(Box<RunArguments>),
 }

@@ -62,6 +62,10 @@ pub struct VideoConfig {
     pub jpeg_width: u32,
     pub jpeg_quality: u32,
     pub looping: bool,
+    /// Files that clients of the API may name lie here.
+    pub media_dir: PathBuf,
+    /// Clients of the API may name addresses of private networks.
+    pub private_sources: bool,
     pub rtsp_transport: RtspTransport,
     pub decoder: Decoder,
     pub reconnect_delay: Duration,
@@ -99,10 +103,24 @@ pub enum VoiceChoice {
 pub struct VoiceConfig {
     pub choice: VoiceChoice,
     pub espeak_voice: String,
+    /// The voice file that was chosen for the model's own voice, in place of the one that came with it.
+    pub ref_audio_path: Option<PathBuf>,
     /// Where programs are found; empty when `PATH` is not set.
     pub search_path: String,
     pub pause_after: Duration,
     pub max_delay: Duration,
+}
+
+/// How HTTPS is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsChoice {
+    Off,
+    /// With a certificate that is made and kept in this folder.
+    SelfSigned(PathBuf),
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
 }
 
 /// Values of the HTTP face.
@@ -110,6 +128,7 @@ pub struct VoiceConfig {
 pub struct ServerConfig {
     pub address: SocketAddr,
     pub api_token: Option<Secret<String>>,
+    pub tls: TlsChoice,
     pub allowed_hosts: Vec<String>,
     pub max_connections: usize,
 }
@@ -207,6 +226,8 @@ impl Config {
                 jpeg_width: within("JPEG_WIDTH", o.jpeg_width.unwrap_or(1280), 0, 8192)?,
                 jpeg_quality: within("JPEG_QUALITY", o.jpeg_quality.unwrap_or(80), 1, 100)?,
                 looping: !o.no_loop.unwrap_or(false),
+                media_dir: o.media_dir.clone().unwrap_or_else(|| PathBuf::from("media")),
+                private_sources: o.allow_private_sources.unwrap_or(true),
                 rtsp_transport: one_of(
                     "RTSP_TRANSPORT",
                     o.rtsp_transport.as_deref().unwrap_or("auto"),
@@ -329,9 +350,22 @@ fn server(o: &Options, environment: &dyn Environment) -> Result<ServerConfig> {
     Ok(ServerConfig {
         address: SocketAddr::new(ip, o.server_port.unwrap_or(8199)),
         api_token: api_token.map(Secret::new),
+        tls: tls(o)?,
         allowed_hosts: hosts.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_owned).collect(),
         max_connections: within("MAX_CONNECTIONS", o.max_connections.unwrap_or(64), 4, 4096)?,
     })
+}
+
+fn tls(o: &Options) -> Result<TlsChoice> {
+    let own = one_of("TLS", o.tls.as_deref().unwrap_or("off"), &[("off", false), ("self-signed", true)])?;
+    match (&o.tls_cert, &o.tls_key) {
+        (Some(_), Some(_)) if own => Err(bad("TLS", "is self-signed, and TLS_CERT gives a certificate; choose one")),
+        (Some(cert), Some(key)) => Ok(TlsChoice::Files { cert: cert.clone(), key: key.clone() }),
+        (Some(_), None) => Err(bad("TLS_KEY", "must be set together with TLS_CERT")),
+        (None, Some(_)) => Err(bad("TLS_CERT", "must be set together with TLS_KEY")),
+        (None, None) if own => Ok(TlsChoice::SelfSigned(o.state_dir.clone().unwrap_or_else(|| PathBuf::from("state")))),
+        (None, None) => Ok(TlsChoice::Off),
+    }
 }
 
 /// Wrong values are told even while the voice is off.
@@ -355,6 +389,7 @@ fn voice(o: &Options, environment: &dyn Environment) -> Result<Option<VoiceConfi
     Ok(choice.filter(|_| o.enable_tts.unwrap_or(false)).map(|choice| VoiceConfig {
         choice,
         espeak_voice: espeak_voice.to_owned(),
+        ref_audio_path: o.ref_audio_path.clone(),
         search_path: environment.get("PATH").unwrap_or_default(),
         pause_after,
         max_delay,

@@ -116,6 +116,9 @@ options! {
     /// Who speaks: auto (the model's own voice if it can, else espeak-ng), minicpm-o, espeak or off. Default: auto
     {arg(value_name = "WHICH", help_heading = "Voice")}
     voice: String = "VOICE",
+    /// Who the model's own voice sounds like: a prompt_cache.gguf that scripts/tts/make_voice.py made of a recording. Default: none, the voice that comes with the model
+    {arg(value_name = "FILE", help_heading = "Voice")}
+    ref_audio_path: PathBuf = "REF_AUDIO_PATH",
     /// Voice or language of espeak-ng, as `espeak-ng --voices` lists them. Default: en
     {arg(value_name = "NAME", help_heading = "Voice")}
     espeak_voice: String = "ESPEAK_VOICE",
@@ -138,6 +141,12 @@ options! {
     /// End when a file has been played, instead of starting again. Default: false
     {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
     no_loop: bool = "NO_LOOP",
+    /// Folder whose files may be opened over the API and the page; what the command line and the configuration file name may lie anywhere. Default: media
+    {arg(value_name = "DIR", help_heading = "Video")}
+    media_dir: PathBuf = "MEDIA_DIR",
+    /// Let the API and the page open addresses of this machine and of private networks, where most cameras are. Default: true
+    {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
+    allow_private_sources: bool = "ALLOW_PRIVATE_SOURCES",
     /// RTP over tcp, udp, or auto (TCP first, then UDP when the server refuses it). Default: auto
     {arg(value_name = "HOW", help_heading = "Video")}
     rtsp_transport: String = "RTSP_TRANSPORT",
@@ -166,6 +175,18 @@ options! {
     /// Let everyone who reaches the address in without a token. Default: false
     {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Server")}
     allow_no_token: bool = "ALLOW_NO_TOKEN",
+    /// HTTPS: off, or self-signed with a certificate that is made at the first start; TLS_CERT and TLS_KEY give another. Default: off
+    {arg(value_name = "HOW", help_heading = "Server")}
+    tls: String = "TLS",
+    /// PEM file with the server's certificate and its chain; turns HTTPS on. Default: none
+    {arg(value_name = "FILE", help_heading = "Server")}
+    tls_cert: PathBuf = "TLS_CERT",
+    /// PEM file with the private key to it. Default: none
+    {arg(value_name = "FILE", help_heading = "Server")}
+    tls_key: PathBuf = "TLS_KEY",
+    /// Folder for what is made once and kept, such as the self-signed certificate. Default: state
+    {arg(value_name = "DIR", help_heading = "Server")}
+    state_dir: PathBuf = "STATE_DIR",
     /// Further host names under which the page may be opened, separated by commas. Default: none
     {arg(value_name = "NAMES", help_heading = "Server")}
     allowed_hosts: String = "ALLOWED_HOSTS",

@@ -70,6 +70,9 @@ fn every_wrong_value_is_named() {
         (Options { rtsp_transport: Some("pigeon".into()), ..d() }, "RTSP_TRANSPORT"),
         (Options { server_host: Some("my house".into()), ..d() }, "SERVER_HOST"),
         (Options { api_token: Some("short".into()), ..d() }, "API_TOKEN"),
+        (Options { tls: Some("on".into()), ..d() }, "TLS"),
+        (Options { tls_cert: Some("a.pem".into()), ..d() }, "TLS_KEY"),
+        (Options { tls_key: Some("a.pem".into()), ..d() }, "TLS_CERT"),
     ] {
         let error = config(options).unwrap_err();
         assert!(error.message.contains(name), "{name}: {error}");

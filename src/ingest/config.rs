@@ -1,8 +1,9 @@
 //! What an operator may choose about video sources, with its defaults and ranges.
 //! Not here: flags, environment and files (`crate::config`).
 
-use super::spec::Policy;
+use super::policy::{Files, Policy};
 use crate::error::{Error, Result};
+use crate::source::AskedBy;
 use std::time::Duration;
 
 /// How RTP packets travel from an RTSP server.
@@ -32,8 +33,10 @@ pub enum DecoderChoice {
 /// How sources are opened, watched and reopened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IngestConfig {
-    /// Which sources may be opened.
+    /// Which sources may be opened that the operator names.
     pub policy: Policy,
+    /// Which sources may be opened that a client of the API names.
+    pub client_policy: Policy,
     /// Frames for the model, per second.
     pub capture_fps: f64,
     /// Most JPEGs for viewers, per second; a slower source gives its own rate.
@@ -72,6 +75,7 @@ impl Default for IngestConfig {
     fn default() -> Self {
         Self {
             policy: Policy::default(),
+            client_policy: Policy { files: Files::Nowhere, ..Policy::default() },
             capture_fps: 2.0,
             jpeg_fps: 25.0,
             jpeg_width: 1280,
@@ -93,6 +97,14 @@ impl Default for IngestConfig {
 }
 
 impl IngestConfig {
+    /// What those who ask may name.
+    pub(super) fn policy_for(&self, asked_by: AskedBy) -> &Policy {
+        match asked_by {
+            AskedBy::Operator => &self.policy,
+            AskedBy::Client => &self.client_policy,
+        }
+    }
+
     /// Tells whether every value is within its range. [`super::spawn`] itself bends what is out of range.
     ///
     /// # Errors

@@ -185,7 +185,7 @@ fn words(spec: &SourceSpec, fault: SourceFault, missing: Option<&str>) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::spec::Policy;
+    use crate::ingest::policy::Policy;
 
     fn spec(text: &str) -> SourceSpec {
         SourceSpec::parse(text, &Policy::default()).unwrap()

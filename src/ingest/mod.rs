@@ -8,9 +8,12 @@
 mod config;
 mod elements;
 mod fault;
+mod ffi;
+mod gate;
 mod outlet;
 mod pattern;
 mod pipeline;
+mod policy;
 mod pulse;
 mod redact;
 mod session;
@@ -22,7 +25,9 @@ pub mod timecode;
 
 pub use config::{DecoderChoice, IngestConfig, RtspTransport};
 pub use elements::{Missing, missing_elements};
+pub use gate::guard_connections;
 pub use pattern::{PATTERNS, TestPattern};
+pub use policy::{Files, Policy};
 pub use setup::init;
-pub use spec::{Files, NetSource, Policy, SourceSpec};
+pub use spec::{NetSource, SourceSpec};
 pub use supervisor::spawn;

@@ -113,7 +113,7 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::spec::{Policy, SourceSpec};
+    use crate::ingest::{Policy, SourceSpec};
     use proptest::prelude::*;
 
     #[test]

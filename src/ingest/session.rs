@@ -301,7 +301,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::spec::Policy;
+    use crate::ingest::policy::Policy;
 
     fn fault(end: Option<End>) -> Option<SourceFault> {
         match end {

@@ -1,7 +1,7 @@
 //! GStreamer's start: its log goes to `tracing` without secrets, and what opens addresses is locked down.
 //! Not here: pipelines. This is done once a process and has no way back.
 
-use super::{elements, redact};
+use super::{elements, ffi, redact};
 use crate::error::{Error, Result};
 use gst::prelude::*;
 use gstreamer as gst;
@@ -29,6 +29,9 @@ pub fn init() -> Result<()> {
 fn start() -> Result<()> {
     gst::init().map_err(|e| Error::internal("gstreamer_failed", format!("GStreamer can't start: {e}")))?;
     route_log();
+    if !ffi::watch_connections() {
+        return Err(Error::internal("gio_unknown", "GIO's connections can't be watched; its version is not known"));
+    }
     let kept = lock_down(&gst::Registry::get());
     let _only_this_call_sets_it = KEPT.set(kept);
     Ok(())
@@ -81,6 +84,11 @@ fn is_forbidden(factory: &gst::ElementFactory) -> bool {
 
 /// GStreamer writes to stderr by itself otherwise, with URLs and their passwords.
 fn route_log() {
+    // GLib's own warnings, libsoup's among them, go to stderr as well.
+    gst::glib::log_set_default_handler(|domain, _, text| {
+        let (domain, text) = (domain.unwrap_or_default(), redact::scrub(text));
+        tracing::debug!(target: "gstreamer", domain, "{text}");
+    });
     gst::log::remove_default_log_function();
     if gst::log::get_default_threshold() < gst::DebugLevel::Warning {
         gst::log::set_default_threshold(gst::DebugLevel::Warning);

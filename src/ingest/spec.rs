@@ -1,19 +1,16 @@
-//! One source string: what it may be, and what an operator allows. Pure text, no I/O but [`Policy::check_file`].
-//! Not here: opening anything (`pipeline`), masking of credentials (`secret`).
+//! One source string: what it may be. Pure text, no I/O.
+//! Not here: what is allowed (`policy`), opening anything (`pipeline`), masking of credentials (`secret`).
 
 use super::pattern::TestPattern;
-use crate::error::{Error, Kind, Result};
+use super::policy::{Files, Policy, allow, denied};
+use crate::error::{Error, Result};
 use crate::secret::{Credentials, SafeUrl};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Component, Path, PathBuf};
-use url::{Host, Url};
+use std::path::{Component, PathBuf};
+use url::Url;
 
 /// Longest source string, bytes.
 const LONGEST: usize = 4096;
-/// Where cloud machines hand out their own credentials. No camera lives there.
-const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// A source, understood. `Display` and `Debug` are safe to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,37 +34,6 @@ pub struct NetSource {
     pub url: SafeUrl,
     /// What stood before the `@`.
     pub credentials: Option<Credentials>,
-}
-
-/// Which files may be opened.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Files {
-    /// Any that the process can read.
-    #[default]
-    Any,
-    /// Those under one of these folders, links resolved.
-    Under(Vec<PathBuf>),
-    /// None.
-    Nowhere,
-}
-
-/// Which sources may be opened. The default is an operator's: all kinds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// RTSP and HTTP addresses.
-    pub network: bool,
-    /// Files.
-    pub files: Files,
-    /// V4L2 devices.
-    pub devices: bool,
-    /// Test pictures.
-    pub test: bool,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { network: true, files: Files::Any, devices: true, test: true }
-    }
 }
 
 impl SourceSpec {
@@ -123,56 +89,11 @@ impl fmt::Display for SourceSpec {
     }
 }
 
-impl Policy {
-    /// Tells whether `url` may be contacted: a source's own address, and wherever a redirect or playlist leads.
-    /// Names are not resolved here.
-    ///
-    /// # Errors
-    /// Denied, with the reason.
-    pub fn check_url(&self, url: &Url) -> Result<()> {
-        if !matches!(url.scheme(), "rtsp" | "rtsps" | "http" | "https") {
-            return Err(denied(&format!("{}: addresses are not allowed", url.scheme())).hint(FORMS));
-        }
-        allow(self.network, "network addresses")?;
-        let host =
-            url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("the address has no host in it"))?;
-        if is_metadata(host) {
-            return Err(denied("that address belongs to the cloud's metadata service, which is no camera"));
-        }
-        Ok(())
-    }
+pub(super) const FORMS: &str =
+    "give rtsp://…, rtsps://…, http://…, https://…, a file path, /dev/videoN or N, or test:PATTERN";
 
-    /// Tells whether a file may be opened, with every link in its path resolved.
-    ///
-    /// # Errors
-    /// NotFound when there is no such file, Denied when it is outside of the allowed folders.
-    pub fn check_file(&self, file: &Path) -> Result<PathBuf> {
-        let real = file.canonicalize().map_err(|e| {
-            Error::not_found("source_file_not_found", format!("the file {} can't be found: {e}", file.display()))
-        })?;
-        let allowed = match &self.files {
-            Files::Any => true,
-            Files::Nowhere => false,
-            Files::Under(roots) => {
-                roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| real.starts_with(root))
-            }
-        };
-        allowed.then_some(real).ok_or_else(|| denied("that file is outside of the folders that are allowed"))
-    }
-}
-
-const FORMS: &str = "give rtsp://…, rtsps://…, http://…, https://…, a file path, /dev/videoN or N, or test:PATTERN";
-
-fn bad(message: &str) -> Error {
+pub(super) fn bad(message: &str) -> Error {
     Error::invalid("bad_source", message)
-}
-
-fn denied(message: &str) -> Error {
-    Error::new(Kind::Denied, "source_not_allowed", message)
-}
-
-fn allow(allowed: bool, what: &str) -> Result<()> {
-    allowed.then_some(()).ok_or_else(|| denied(&format!("{what} are not allowed as a source here")))
 }
 
 /// What stands before the first colon when it looks like a scheme. A file of such a name is given as `./a:b.mp4`.
@@ -227,22 +148,10 @@ fn device(file: PathBuf, policy: &Policy) -> Result<SourceSpec> {
     allow(policy.devices, "devices").map(|()| SourceSpec::Device(file))
 }
 
-fn is_metadata(host: &str) -> bool {
-    // An rtsp:// host is kept as it was written, so it is read here as the resolver would: 0xa9fea9fe is an address.
-    let ip = match Host::parse(host) {
-        Ok(Host::Ipv4(ip)) => IpAddr::V4(ip),
-        Ok(Host::Ipv6(ip)) => IpAddr::V6(ip),
-        Ok(Host::Domain(_)) | Err(_) => return false,
-    };
-    match ip {
-        IpAddr::V4(ip) => ip == METADATA_V4,
-        IpAddr::V6(ip) => ip == METADATA_V6 || ip.to_ipv4() == Some(METADATA_V4),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<SourceSpec> {
@@ -308,27 +217,6 @@ mod tests {
             assert!(matches!(error.kind, Kind::Invalid | Kind::Denied), "{text}: {error}");
             assert!(!error.to_string().contains("geheim"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_policy_closes_kinds() {
-        let policy = Policy { network: false, files: Files::Nowhere, devices: false, test: false };
-        for text in ["rtsp://h/", "http://h/", "file:///etc/passwd", "/etc/passwd", "a.mp4", "0", "test:"] {
-            assert_eq!(SourceSpec::parse(text, &policy).unwrap_err().kind, Kind::Denied, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_file_outside_of_the_roots_is_refused_even_through_a_link() {
-        let root = tempfile::tempdir().unwrap();
-        let inside = root.path().join("a.mp4");
-        std::fs::write(&inside, b"x").unwrap();
-        let link = root.path().join("link.mp4");
-        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
-        let policy = Policy { files: Files::Under(vec![root.path().to_owned()]), ..Policy::default() };
-        assert!(policy.check_file(&inside).is_ok());
-        assert_eq!(policy.check_file(&link).unwrap_err().kind, Kind::Denied);
-        assert_eq!(policy.check_file(&root.path().join("none")).unwrap_err().kind, Kind::NotFound);
     }
 
     proptest! {

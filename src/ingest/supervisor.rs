@@ -2,22 +2,24 @@
 //! Not here: the rules of it (`states`), one connection (`session`).
 
 use super::config::IngestConfig;
-use super::fault::Failure;
+use super::fault::{Failure, subject};
+use super::gate;
 use super::outlet::{Outlet, SessionId};
 use super::pipeline::Plan;
+use super::policy::Policy;
 use super::session::{End, Progress, Session};
 use super::spec::{NetSource, SourceSpec};
 use super::states::{Course, Loss, Next};
 use crate::bus::Bus;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::metrics::{Metrics, StreamLabel};
 use crate::secret::SafeUrl;
 use crate::shutdown::Shutdown;
-use crate::source::{COMMANDS, SourceCommand, SourceFault, SourceHandle, SourceState, SourceStatus};
+use crate::source::{AskedBy, COMMANDS, SourceCommand, SourceFault, SourceHandle, SourceState, SourceStatus};
 use crate::window::SharedWindow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -55,6 +57,7 @@ enum Order {
     /// Open this one instead. The string was understood; the caller is told when the status speaks of it.
     Start {
         spec: SourceSpec,
+        asked_by: AskedBy,
         course: Box<Course>,
         reply: oneshot::Sender<Result<()>>,
     },
@@ -84,18 +87,29 @@ impl Orders {
             match command {
                 None => return Order::End,
                 Some(SourceCommand::Stop { reply }) => return Order::Stop { reply },
-                Some(SourceCommand::Start { source, reply }) => match self.understand(source.expose()) {
-                    Ok((spec, course)) => return Order::Start { spec, course, reply },
-                    Err(error) => {
-                        let _the_caller_may_have_left = reply.send(Err(error));
+                Some(SourceCommand::Start { source, asked_by, reply }) => {
+                    match self.understand(source.expose(), asked_by) {
+                        Ok((spec, course)) => return Order::Start { spec, asked_by, course, reply },
+                        Err(error) => {
+                            let _the_caller_may_have_left = reply.send(Err(error));
+                        }
                     }
-                },
+                }
             }
         }
     }
 
-    fn understand(&self, source: &str) -> Result<(SourceSpec, Box<Course>)> {
-        Ok((SourceSpec::parse(source, &self.config.policy)?, Box::new(Course::new(&self.config)?)))
+    fn understand(&self, source: &str, asked_by: AskedBy) -> Result<(SourceSpec, Box<Course>)> {
+        let policy = self.config.policy_for(asked_by);
+        let spec = SourceSpec::parse(source, policy)?;
+        if let (SourceSpec::File(file), AskedBy::Client) = (&spec, asked_by)
+            && let Err(error) = policy.check_file(file)
+            && error.kind == Kind::Denied
+        {
+            // Told at once; a file that is not there yet is waited for.
+            return Err(error);
+        }
+        Ok((spec, Box::new(Course::new(&self.config)?)))
     }
 }
 
@@ -118,11 +132,11 @@ impl Supervisor {
                     let _the_caller_may_have_left = reply.send(());
                     orders.next().await
                 }
-                Order::Start { spec, course, reply } => {
+                Order::Start { spec, asked_by, course, reply } => {
                     self.outlet.clear();
                     self.board.started(&spec);
                     let _the_caller_may_have_left = reply.send(Ok(()));
-                    self.keep(&spec, *course, &mut orders).await
+                    self.keep(&spec, asked_by, *course, &mut orders).await
                 }
             };
         }
@@ -131,11 +145,11 @@ impl Supervisor {
     }
 
     /// Keeps `spec` alive until the next order.
-    async fn keep(&mut self, spec: &SourceSpec, mut course: Course, orders: &mut Orders) -> Order {
+    async fn keep(&mut self, spec: &SourceSpec, asked_by: AskedBy, mut course: Course, orders: &mut Orders) -> Order {
         loop {
             course.connect();
             self.board.show(&course);
-            let end = match self.follow(spec, &mut course, orders).await {
+            let end = match self.follow(spec, asked_by, &mut course, orders).await {
                 Ok(end) => end,
                 Err(order) => return order,
             };
@@ -164,14 +178,36 @@ impl Supervisor {
     }
 
     /// One attempt, through as many redirects as are allowed.
-    async fn follow(&mut self, spec: &SourceSpec, course: &mut Course, orders: &mut Orders) -> Result<Outcome, Order> {
+    async fn follow(
+        &mut self,
+        spec: &SourceSpec,
+        asked_by: AskedBy,
+        course: &mut Course,
+        orders: &mut Orders,
+    ) -> Result<Outcome, Order> {
         let mut target = spec.clone();
         for _ in 0..HOPS {
-            match self.connect(&target, course, orders).await? {
-                (End::Redirected { location }, _) => match redirected(&target, &location, &self.config) {
-                    Ok(next) => target = next,
-                    Err(failure) => return Ok(lost(spec, failure, false)),
+            tokio::select! {
+                biased;
+                order = orders.next() => return Err(order),
+                checked = check(&target, asked_by, &self.config) => if let Err(failure) = checked {
+                    return Ok(lost(spec, failure, false));
                 },
+            }
+            let plan = Plan {
+                spec: target.clone(),
+                config: Arc::clone(&self.config),
+                asked_by,
+                udp: course.udp(),
+                hardware: course.hardware(),
+            };
+            match self.connect(plan, course, orders).await? {
+                (End::Redirected { location }, _) => {
+                    match redirected(&target, &location, self.config.policy_for(asked_by)) {
+                        Ok(next) => target = next,
+                        Err(failure) => return Ok(lost(spec, failure, false)),
+                    }
+                }
                 (End::Failed(failure), hardware) => return Ok(lost(spec, failure, hardware)),
                 (End::Finished, _) => return Ok(Outcome::Ended),
                 (End::PlayedOut, _) => return Ok(Outcome::Again),
@@ -182,19 +218,8 @@ impl Supervisor {
     }
 
     /// One connection, closed again when it has ended or an order has come.
-    async fn connect(
-        &mut self,
-        target: &SourceSpec,
-        course: &mut Course,
-        orders: &mut Orders,
-    ) -> Result<(End, bool), Order> {
+    async fn connect(&mut self, plan: Plan, course: &mut Course, orders: &mut Orders) -> Result<(End, bool), Order> {
         self.sessions += 1;
-        let plan = Plan {
-            spec: target.clone(),
-            config: Arc::clone(&self.config),
-            udp: course.udp(),
-            hardware: course.hardware(),
-        };
         let mut session = match Session::start(SessionId(self.sessions), plan, Arc::clone(&self.outlet)) {
             Ok(session) => session,
             Err(error) => return Ok((End::Failed(Failure::from_error(&error)), false)),
@@ -232,12 +257,36 @@ fn lost(spec: &SourceSpec, failure: Failure, hardware: bool) -> Outcome {
     Outcome::Lost(failure, loss)
 }
 
+/// Checks the addresses of a source that has any. What is contacted in the end is checked once more (`gate`), but only here
+/// can be said what is wrong.
+async fn check(spec: &SourceSpec, asked_by: AskedBy, config: &Arc<IngestConfig>) -> Result<(), Failure> {
+    let Some(net) = spec.net() else { return Ok(()) };
+    let (url, config) = (net.url.expose().clone(), Arc::clone(config));
+    let limit = config.connect_timeout;
+    // The system's resolver blocks, and may take longer than anybody wants to wait.
+    let resolving = tokio::task::spawn_blocking(move || config.policy_for(asked_by).resolve(&url));
+    let unknown = |why: &str| Failure::new(SourceFault::Network, format!("{} can't be reached: {why}", subject(spec)));
+    match tokio::time::timeout(limit, resolving).await {
+        Ok(Ok(Ok(addresses))) => {
+            if asked_by == AskedBy::Operator {
+                gate::let_operator(&addresses);
+            }
+            Ok(())
+        }
+        Ok(Ok(Err(error))) if error.kind == Kind::Unavailable => {
+            Err(unknown("its name is not known to this machine; check the name and the network"))
+        }
+        Ok(Ok(Err(error))) => Err(Failure::from_error(&error)),
+        Ok(Err(_)) | Err(_) => Err(unknown("its name was not resolved in time; check the network")),
+    }
+}
+
 /// The source to which `target` was redirected, when it is allowed.
-fn redirected(target: &SourceSpec, location: &str, config: &IngestConfig) -> Result<SourceSpec, Failure> {
+fn redirected(target: &SourceSpec, location: &str, policy: &Policy) -> Result<SourceSpec, Failure> {
     let forbidden = || Failure::forbidden(target, location);
     let base = target.net().ok_or_else(forbidden)?;
     let url = base.url.expose().join(location).map_err(|_| forbidden())?;
-    if !matches!(url.scheme(), "http" | "https") || config.policy.check_url(&url).is_err() {
+    if !matches!(url.scheme(), "http" | "https") || policy.check_url(&url).is_err() {
         return Err(forbidden());
     }
     let same_origin = url.origin() == base.url.expose().origin();
@@ -245,6 +294,12 @@ fn redirected(target: &SourceSpec, location: &str, config: &IngestConfig) -> Res
     // A password is for the server that it was given for.
     let credentials = own.or_else(|| base.credentials.clone().filter(|_| same_origin));
     Ok(SourceSpec::Http(NetSource { url, credentials }))
+}
+
+/// The wall clock, for people; nothing is timed by it.
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number in `[0, 1)` that differs from time to time; it only spreads waits.
@@ -273,6 +328,17 @@ impl Board {
         board
     }
 
+    /// Changes the status, and notes when its state began.
+    fn change(&self, change: impl FnOnce(&mut SourceStatus)) {
+        self.status.send_modify(|status| {
+            let before = status.state;
+            change(status);
+            if status.state != before {
+                status.since_unix_ms = unix_ms();
+            }
+        });
+    }
+
     fn up(&self, up: bool) {
         self.metrics.source_up.get_or_create(&self.label).set(i64::from(up));
     }
@@ -280,15 +346,16 @@ impl Board {
     fn started(&self, spec: &SourceSpec) {
         let pipelines_abandoned = self.status.borrow().pipelines_abandoned;
         let source = Some(spec.to_string());
-        self.status.send_replace(SourceStatus { source, pipelines_abandoned, ..SourceStatus::default() });
+        let fresh = SourceStatus { since_unix_ms: unix_ms(), ..SourceStatus::default() };
+        self.status.send_replace(SourceStatus { source, pipelines_abandoned, ..fresh });
         tracing::info!(stream = self.stream, source = %spec, "source set");
     }
 
     fn stopped(&self) {
         self.up(false);
         let was = self.status.borrow().clone();
-        self.status
-            .send_replace(SourceStatus { pipelines_abandoned: was.pipelines_abandoned, ..SourceStatus::default() });
+        let fresh = SourceStatus { since_unix_ms: unix_ms(), ..SourceStatus::default() };
+        self.status.send_replace(SourceStatus { pipelines_abandoned: was.pipelines_abandoned, ..fresh });
         if was.state != SourceState::Stopped {
             tracing::info!(stream = self.stream, "source stopped");
         }
@@ -297,10 +364,10 @@ impl Board {
     /// A state without a fault: connecting, or played to the end.
     fn show(&self, course: &Course) {
         self.up(false);
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = course.state();
             status.attempt = course.attempts();
-            status.retry_in_s = None;
+            (status.retry_in_s, status.next_attempt) = (None, None);
             if course.state() == SourceState::Ended {
                 (status.message, status.fault) = (None, None);
             }
@@ -317,7 +384,7 @@ impl Board {
         let facts = match progress {
             Progress::Stable => {
                 course.stable();
-                self.status.send_modify(|status| status.attempt = course.attempts());
+                self.change(|status| status.attempt = course.attempts());
                 return;
             }
             Progress::Frames(facts) => facts,
@@ -327,9 +394,9 @@ impl Board {
             self.metrics.reconnects.get_or_create(&self.label).inc();
         }
         self.up(true);
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = course.state();
-            (status.message, status.fault, status.retry_in_s) = (None, None, None);
+            (status.message, status.fault, status.retry_in_s, status.next_attempt) = (None, None, None, None);
             (status.width, status.height) = (facts.width, facts.height);
             status.decoder.clone_from(&facts.decoder);
             status.attempt = course.attempts();
@@ -345,10 +412,11 @@ impl Board {
     /// Frames stopped coming; the pipeline is about to be closed.
     fn stalled(&self, failure: &Failure) {
         self.up(false);
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = SourceState::Stalled;
             status.message = Some(failure.message.clone());
             status.fault = Some(failure.fault);
+            (status.last_error, status.last_error_unix_ms) = (status.message.clone(), Some(unix_ms()));
         });
     }
 
@@ -359,12 +427,14 @@ impl Board {
             Next::AtOnce => 0.0,
             Next::After(wait) => wait.as_secs_f64(),
         };
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = course.state();
             status.message = Some(failure.message.clone());
             status.fault = Some(failure.fault);
             status.attempt = course.attempts();
             status.retry_in_s = Some(retry_in_s);
+            status.next_attempt = Instant::now().checked_add(Duration::from_secs_f64(retry_in_s));
+            (status.last_error, status.last_error_unix_ms) = (status.message.clone(), Some(unix_ms()));
         });
         let (fault, attempt) = (failure.fault, course.attempts());
         tracing::info!(stream = self.stream, ?fault, attempt, retry_in_s, "source lost: {}", failure.message);
@@ -375,7 +445,7 @@ impl Board {
 
     fn abandoned(&self) {
         self.metrics.pipelines_abandoned.get_or_create(&self.label).inc();
-        self.status.send_modify(|status| status.pipelines_abandoned += 1);
+        self.change(|status| status.pipelines_abandoned += 1);
         tracing::warn!(stream = self.stream, "a video pipeline did not close in time and was left behind");
     }
 }
@@ -383,13 +453,13 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::spec::Policy;
+    use crate::ingest::policy::Policy;
 
     #[test]
     fn redirects_stay_with_http_and_keep_the_password_at_home() {
         let config = IngestConfig::default();
         let from = SourceSpec::parse("http://u:geheim77@h:81/a/b", &Policy::default()).unwrap();
-        let to = |location| redirected(&from, location, &config);
+        let to = |location| redirected(&from, location, &config.policy);
         let credentials = |spec: SourceSpec| spec.net().and_then(|net| net.credentials.clone());
         let near = to("../c").unwrap();
         assert_eq!(near.to_string(), "http://h:81/c");

@@ -69,15 +69,6 @@ impl EspeakVoice {
             .map_err(|e| Error::internal("voice_thread", format!("the voice's thread can't start: {e}")))?;
         Ok(Self { clauses, status, closing, thread: Mutex::new(Some(thread)) })
     }
-
-    /// Ends the thread and the child, if there is one. Blocks for some hundredths of a second.
-    pub fn stop(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the voice's thread panicked");
-        }
-    }
 }
 
 impl Drop for EspeakVoice {
@@ -99,6 +90,14 @@ impl Voice for EspeakVoice {
 
     fn status(&self) -> watch::Receiver<VoiceStatus> {
         self.status.clone()
+    }
+
+    fn stop(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the voice's thread panicked");
+        }
     }
 }
 

@@ -9,16 +9,20 @@ mod clauses;
 mod espeak;
 #[cfg(feature = "llama")]
 pub mod minicpm;
+mod preferred;
 mod script;
 mod speakable;
 mod speaker;
+mod token_queue;
 
 pub use absent::AbsentVoice;
 pub use clauses::{MAX_CLAUSE, Splitter};
 pub use espeak::{EspeakConfig, EspeakVoice};
+pub use preferred::PreferredVoice;
 pub use script::{MAX_UTTERANCE, Pacing};
 pub use speakable::speakable;
 pub use speaker::{Speaker, SpeechStatus};
+pub use token_queue::MAX_TOKENS;
 
 pub use crate::cancel::CancelFlag;
 
@@ -40,6 +44,22 @@ pub struct HiddenStates {
     pub rows: Vec<f32>,
 }
 
+/// A piece of an utterance as the language model writes it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Piece {
+    pub text: String,
+    /// The tokens that `text` was made of, for voices that go by them; else empty.
+    pub tokens: Vec<i32>,
+    /// Row after row, one for each of `tokens`, for voices that go by them; else empty.
+    pub hidden: Vec<f32>,
+}
+
+impl From<&str> for Piece {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), ..Self::default() }
+    }
+}
+
 /// Some words to be spoken. A stream has one clause with the voice at a time, and gives its clauses in order.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Clause {
@@ -48,8 +68,8 @@ pub struct Clause {
     pub utterance: u64,
     /// Its place in the utterance, from 0.
     pub index: u32,
-    /// At most [`MAX_CLAUSE`] characters that passed [`speakable()`]; empty only in a `last` clause. For a voice that
-    /// goes by tokens, what these say, as it is.
+    /// At most [`MAX_CLAUSE`] characters that passed [`speakable()`]; empty only in a `last` clause, or where tokens say
+    /// nothing that can be pronounced.
     pub text: String,
     /// The text's token ids, for voices that go by them; else empty.
     pub tokens: Vec<i32>,
@@ -133,6 +153,9 @@ pub trait Voice: Send + Sync {
     fn forget(&self, stream: &str, utterance: u64) {
         let _ = (stream, utterance);
     }
+
+    /// Ends its thread, and whatever it started. May block for a moment.
+    fn stop(&self) {}
 
     /// How the voice is, as it changes.
     fn status(&self) -> watch::Receiver<VoiceStatus>;

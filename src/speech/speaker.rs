@@ -4,7 +4,8 @@
 //! Not here: what is said next (`script`), the sound's queue (`audio`), what is commented on (`commentary`).
 
 use super::script::{Pacing, Script};
-use super::{Clause, ClauseEvent, ClauseHandle, Voice, VoiceState, VoiceStatus};
+use super::speakable::speakable;
+use super::{Clause, ClauseEvent, ClauseHandle, Piece, Voice, VoiceState, VoiceStatus};
 use crate::audio::{AudioHub, FRAME_TIME, ListenerStatus, Playout, Resampler, SAMPLE_RATE};
 use crate::bus::{Bus, Event, Speech, SpeechPhase};
 use crate::error::Error;
@@ -35,6 +36,8 @@ pub struct SpeechStatus {
     pub state: SpeakerState,
     /// Why nothing is spoken, and what to do; `null` when all is well.
     pub reason: Option<String>,
+    /// Why another voice speaks than the one to be preferred; `null` when none is to be.
+    pub note: Option<String>,
     /// Of `/api/audio-stream`.
     pub sample_rate: u32,
     pub channels: u32,
@@ -70,6 +73,7 @@ impl SpeechStatus {
             name: None,
             state: SpeakerState::Off,
             reason: Some(off().to_string()),
+            note: None,
             sample_rate: SAMPLE_RATE,
             channels: 1,
             format: "s16le",
@@ -144,14 +148,22 @@ impl Speaker {
     }
 
     /// A piece of an utterance, as it is written. `captured` is its newest frame's.
-    pub fn say(&self, utterance: u64, captured: Instant, text: &str) {
+    pub fn say(&self, utterance: u64, captured: Instant, mut piece: Piece) {
         let mut shared = self.lock();
         if shared.ignored == Some(utterance) {
             return;
         }
         if !shared.script.knows(utterance) {
-            let able = self.voice.borrow().state == VoiceState::Ready;
-            if !able || *self.hub.listeners().borrow() == 0 {
+            let (able, by_tokens) = {
+                let voice = self.voice.borrow();
+                (voice.state == VoiceState::Ready, voice.by_tokens)
+            };
+            // The answer may have been asked for when nobody listened yet, or another voice spoke.
+            let fits = !by_tokens || !piece.hidden.is_empty();
+            if !by_tokens {
+                piece.hidden.clear();
+            }
+            if !able || !fits || *self.hub.listeners().borrow() == 0 {
                 shared.ignored = Some(utterance);
                 if able {
                     self.metrics.speech_unheard.get_or_create(&self.label).inc();
@@ -159,11 +171,18 @@ impl Speaker {
                 return;
             }
         }
-        if let Some(replaced) = shared.script.say(utterance, captured, text, now()) {
+        if let Some(replaced) = shared.script.say(utterance, captured, piece, now()) {
             self.unspoken(replaced, SpeechPhase::Replaced);
         }
         drop(shared);
         self.bell.notify_one();
+    }
+
+    /// True when an answer that is asked for now should bring tokens with hidden states: somebody listens, and the
+    /// voice goes by them.
+    pub fn wants_tokens(&self) -> bool {
+        let voice = self.voice.borrow();
+        voice.by_tokens && voice.state == VoiceState::Ready && *self.hub.listeners().borrow() > 0
     }
 
     /// An utterance's text is over.
@@ -216,6 +235,7 @@ impl Speaker {
             name: voice.name,
             state,
             reason: voice.reason,
+            note: voice.note,
             listeners: audience.len(),
             utterance,
             spoken,
@@ -359,7 +379,7 @@ impl Task {
         }
         let Some(line) = shared.script.line() else { return };
         on_air.complete = line.last;
-        if line.text.is_empty() && on_air.index == 0 {
+        if line.text.is_empty() && line.tokens.is_empty() && on_air.index == 0 {
             // Nothing of it can be pronounced.
             on_air.playout.close();
             return;
@@ -368,9 +388,11 @@ impl Task {
             stream: self.stream.clone(),
             utterance: on_air.utterance,
             index: on_air.index,
-            text: line.text,
+            // Whichever voice gets it, even one that took over in the middle, gets nothing but plain words.
+            text: speakable(&line.text).unwrap_or_default(),
+            tokens: line.tokens,
+            hidden: line.hidden,
             last: line.last,
-            ..Clause::default()
         };
         on_air.index += 1;
         drop(shared);
@@ -423,6 +445,7 @@ impl Task {
             None => "the voice went away".to_owned(),
         };
         tracing::warn!(stream = self.stream, utterance = on_air.utterance, "not spoken to its end: {failure}");
+        self.voice.forget(&self.stream, on_air.utterance);
         // What was made before it is played.
         on_air.end.get_or_insert(SpeechPhase::Failed);
         if on_air.close().is_err() {
@@ -436,6 +459,7 @@ impl Task {
     fn cut(&mut self, end: SpeechPhase) {
         self.job = None;
         let Some(on_air) = self.on_air.as_mut() else { return };
+        self.voice.forget(&self.stream, on_air.utterance);
         on_air.end.get_or_insert(end);
         on_air.resampler = None;
         if on_air.first_audio.is_none() {

@@ -74,6 +74,18 @@ pub(super) fn too_many_connections(limit: usize) -> String {
     )
 }
 
+/// The whole answer to plain HTTP on a port that wants TLS, likewise.
+pub(super) fn tls_needed() -> String {
+    let error = Error::invalid("tls_needed", "this port speaks HTTPS, and the request came as plain HTTP")
+        .hint("write https:// instead of http://");
+    let body = error_json(&error).to_string();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         cache-control: no-store\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_string(body) {

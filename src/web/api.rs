@@ -6,6 +6,7 @@ use super::server::Face;
 use crate::bus::Utterance;
 use crate::commentary::{Stream, StreamStatus};
 use crate::error::Error;
+use crate::source::AskedBy;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json as object;
@@ -47,7 +48,7 @@ pub(super) async fn start(name: Option<String>, face: Arc<Face>, body: Bytes) ->
         // The default stream comes back when someone has deleted it.
         None => face.streams.ensure(&face.config.default_stream)?.0,
     };
-    stream.start(&source, instruction.as_deref()).await?;
+    stream.start_for(&source, instruction.as_deref(), AskedBy::Client).await?;
     told(StatusCode::OK, &stream)
 }
 
@@ -86,7 +87,7 @@ pub(super) async fn put(name: String, face: Arc<Face>, body: Bytes) -> Answer {
     let [source, instruction] = fields(&body, ["source", "instruction"])?;
     let (stream, made) = face.streams.ensure(&name)?;
     let done = match (&source, &instruction) {
-        (Some(source), instruction) => stream.start(source, instruction.as_deref()).await,
+        (Some(source), instruction) => stream.start_for(source, instruction.as_deref(), AskedBy::Client).await,
         (None, Some(instruction)) => stream.instruct(Some(instruction), None),
         (None, None) => Ok(()),
     };
@@ -123,7 +124,7 @@ pub(super) async fn session(face: Arc<Face>, body: Bytes) -> Answer {
         ));
     }
     let mut response = json(StatusCode::OK, &object!({"token_needed": true}));
-    if let Some(cookie) = expected.set_cookie() {
+    if let Some(cookie) = face.session_cookie() {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
     Ok(response)

@@ -1,5 +1,6 @@
 //! What the server can be told. Not here: option names and their parsing (`config`).
 
+use super::tls::Tls;
 use crate::secret::Secret;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use std::time::Duration;
 pub struct WebConfig {
     /// When set, everything but the page's files, `/live`, `/ready` and `POST /api/session` asks for it.
     pub api_token: Option<Secret<String>>,
+    /// Connections are TLS ones.
+    pub tls: Option<Tls>,
     /// Host names under which the server may be asked for, beside `localhost`, `127.0.0.1`, `[::1]` and the
     /// address on which a connection came in. `*` allows every name (for a proxy that checks by itself).
     pub allowed_hosts: Vec<String>,
@@ -35,6 +38,7 @@ impl Default for WebConfig {
     fn default() -> Self {
         Self {
             api_token: None,
+            tls: None,
             allowed_hosts: Vec::new(),
             default_stream: "main".to_owned(),
             max_connections: 64,

@@ -5,6 +5,7 @@ use super::answer::Refusal;
 use super::routes::{self, Access, Route};
 use super::token::{Credential, Token};
 use std::net::IpAddr;
+use std::time::SystemTime;
 use warp::http::header::{HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use warp::http::request::Parts;
 use warp::http::{HeaderMap, Method, StatusCode};
@@ -20,6 +21,13 @@ pub(super) struct Guard {
     token: Option<Token>,
 }
 
+/// A request that may come in.
+pub(super) struct Admitted {
+    pub(super) route: &'static Route,
+    /// Its session ends before long; the answer should bring a new cookie.
+    pub(super) renew: bool,
+}
+
 impl Guard {
     pub(super) fn new(further_hosts: &[String], token: Option<Token>) -> Self {
         let mut hosts: Vec<_> = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into();
@@ -32,11 +40,11 @@ impl Guard {
         self.token.as_ref()
     }
 
-    /// The route of a request that may come in. `reached` is the address on which its connection came.
+    /// What is known of a request that may come in. `reached` is the address on which its connection came.
     ///
     /// # Errors
     /// The refusal, and `true` when a wrong token was presented (which is to be answered slowly).
-    pub(super) fn admit(&self, request: &Parts, reached: IpAddr) -> Result<&'static Route, (Refusal, bool)> {
+    pub(super) fn admit(&self, request: &Parts, reached: IpAddr) -> Result<Admitted, (Refusal, bool)> {
         let plain = |refusal| (refusal, false);
         if request.uri.path_and_query().is_some_and(|p| p.as_str().len() > MAX_URI) {
             return Err(plain(Refusal::new(
@@ -48,9 +56,11 @@ impl Guard {
         }
         let host = self.host(request, reached).map_err(plain)?;
         let route = routes::find(&request.method, request.uri.path()).map_err(plain)?;
+        let mut renew = false;
         if let (Access::Token, Some(token)) = (route.access, &self.token) {
-            match token.judge(&request.headers) {
+            match token.judge(&request.headers, SystemTime::now()) {
                 Credential::Good => {}
+                Credential::Aging => renew = true,
                 Credential::Missing => return Err((unauthorized("this needs the API token"), false)),
                 Credential::Wrong => return Err((unauthorized("the API token is wrong"), true)),
             }
@@ -63,7 +73,7 @@ impl Guard {
                 "use the program's own page, or a client that is no browser",
             )));
         }
-        Ok(route)
+        Ok(Admitted { route, renew })
     }
 
     /// The `Host` that was asked for, when it is one of ours: a name that anyone can point at this machine

@@ -15,11 +15,15 @@ mod guard;
 mod mjpeg;
 mod ops;
 mod page;
+mod probe;
 mod routes;
 mod server;
 mod sse;
+mod tls;
 mod token;
 
 pub use config::WebConfig;
+pub use probe::probe;
 pub use routes::{Access, Body, ROUTES, Route};
 pub use server::{bind, serve};
+pub use tls::{Certificate, Tls};

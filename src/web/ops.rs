@@ -5,6 +5,7 @@ use super::answer::{Answer, Response, json, typed};
 use super::server::Face;
 use crate::engine::EngineState;
 use crate::error::Error;
+use crate::process::Usage;
 use bytes::Bytes;
 use serde_json::json as object;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(super) async fn ready(face: Arc<Face>) -> Answer {
 }
 
 pub(super) async fn metrics(face: Arc<Face>) -> Answer {
+    let usage = Usage::now();
+    face.metrics.note_process(usage.memory_bytes, usage.cpu_s);
     let text = face.metrics.encode();
     Ok(typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text.into()))
 }

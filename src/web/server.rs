@@ -10,7 +10,7 @@ use super::deadline::Deadline;
 use super::guard::Guard;
 use super::routes::{self, Router};
 use super::token::Token;
-use super::{api, body};
+use super::{api, body, tls};
 use crate::commentary::Streams;
 use crate::engine::{EngineState, EngineStatus};
 use crate::error::{Error, Kind, Result};
@@ -28,11 +28,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use warp::http::header::{HeaderValue, SET_COOKIE};
 use warp::http::{Method, Request, StatusCode};
 
 /// Bytes that the kernel holds for a client that reads slowly (Linux takes twice as much for its own books).
@@ -59,6 +60,13 @@ pub(super) struct Face {
     pub(super) guard: Guard,
     pub(super) config: WebConfig,
     pub(super) shutdown: Shutdown,
+}
+
+impl Face {
+    /// The cookie of a session that begins now; `None` without a token.
+    pub(super) fn session_cookie(&self) -> Option<HeaderValue> {
+        self.guard.token()?.set_cookie(SystemTime::now(), self.config.tls.is_some())
+    }
 }
 
 /// Binds a listener whose connections hold a bounded amount of unsent data. Must be called on the runtime.
@@ -180,8 +188,47 @@ async fn connection(socket: TcpStream, face: Arc<Face>, router: Router, place: O
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "could not turn Nagle's algorithm off");
     }
-    let socket = Deadline::new(socket, face.config.write_timeout, Arc::clone(&face.metrics));
-    let service = service_fn(|request| respond(Arc::clone(&face), router.clone(), reached, request));
+    let deadline = |socket| Deadline::new(socket, face.config.write_timeout, Arc::clone(&face.metrics));
+    let Some(tls) = &face.config.tls else { return talk(deadline(socket), &face, router, reached).await };
+    let limit = face.config.header_timeout;
+    let handshake = async {
+        let mut first = [0];
+        // Looked at and left where it is; an empty read is a client that left.
+        if socket.peek(&mut first).await? > 0 && !tls::is_handshake(&first) {
+            tell_of_tls(socket).await?;
+            return Ok(None);
+        }
+        tls.acceptor.accept(deadline(socket)).await.map(Some)
+    };
+    let refused = tokio::select! {
+        shaken = tokio::time::timeout(limit, handshake) => match shaken {
+            Ok(Ok(Some(stream))) => return talk(stream, &face, router, reached).await,
+            Ok(Ok(None)) => "the client spoke plain HTTP".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it took too long".to_owned(),
+        },
+        () = face.shutdown.wait() => return,
+    };
+    face.metrics.tls_failures.inc();
+    // Scanners and browsers that don't know the certificate: none of it is a fault of ours.
+    tracing::debug!(reason = refused, "no TLS connection came about");
+}
+
+/// Says in plain HTTP that this port wants TLS, once the request's head had time to arrive: an answer that comes with the
+/// request half read is lost with the reset that follows.
+async fn tell_of_tls(mut socket: TcpStream) -> io::Result<()> {
+    let mut head = vec![0; MAX_HEAD];
+    let _all_that_matters_is_that_it_was_read = socket.read(&mut head).await?;
+    socket.write_all(answer::tls_needed().as_bytes()).await?;
+    socket.shutdown().await
+}
+
+/// HTTP on a connection, however it is carried.
+async fn talk<S>(socket: S, face: &Arc<Face>, router: Router, reached: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(|request| respond(Arc::clone(face), router.clone(), reached, request));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(face.config.header_timeout)
@@ -241,8 +288,8 @@ async fn admitted(
     request: Request<Incoming>,
 ) -> std::result::Result<Response, Refusal> {
     let (mut parts, incoming) = request.into_parts();
-    let route = match face.guard.admit(&parts, reached) {
-        Ok(route) => route,
+    let admitted = match face.guard.admit(&parts, reached) {
+        Ok(admitted) => admitted,
         Err((refusal, wrong_token)) => {
             if wrong_token {
                 tokio::time::sleep(api::WRONG_TOKEN_DELAY).await;
@@ -251,7 +298,7 @@ async fn admitted(
             return Err(refusal);
         }
     };
-    let bytes = body::read(route.body, &parts.headers, incoming, face.config.body_timeout).await?;
+    let bytes = body::read(admitted.route.body, &parts.headers, incoming, face.config.body_timeout).await?;
     if parts.method == Method::HEAD {
         // The protocol leaves the body out by itself.
         parts.method = Method::GET;
@@ -259,7 +306,14 @@ async fn admitted(
     let service = TowerToHyperService::new(warp::service(router));
     let answering = service.call(Request::from_parts(parts, Full::new(bytes)));
     match tokio::time::timeout(face.config.answer_timeout, answering).await {
-        Ok(Ok(response)) => Ok(response),
+        Ok(Ok(mut response)) => {
+            if admitted.renew
+                && let Some(cookie) = face.session_cookie()
+            {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
+            Ok(response)
+        }
         Ok(Err(never)) => match never {},
         Err(_) => Err(Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,

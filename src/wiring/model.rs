@@ -30,10 +30,25 @@ pub struct OpenEngine {
     pub sampling: SamplingChoice,
     /// The folder of the demo model, when that is what was loaded.
     pub demo: Option<PathBuf>,
-    /// What the model lacks to speak with its own voice; `None` when nothing.
-    pub mute: Option<String>,
+    /// What the model speaks with, or what it lacks for that, in words.
+    pub own_voice: std::result::Result<OwnVoice, String>,
     #[cfg(feature = "llama")]
     llama: Option<Arc<LlamaEngine>>,
+}
+
+/// A model that has files to speak with its own voice; they were not looked into.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "llama"), expect(dead_code, reason = "a build without an engine has no model to speak"))]
+pub struct OwnVoice {
+    pub files: ModelFiles,
+    /// Width of the language model.
+    pub width: usize,
+    /// Tokens that it can write.
+    pub tokens: usize,
+    /// May use a GPU.
+    pub gpu: bool,
+    /// 0 takes one for each core.
+    pub threads: u32,
 }
 
 impl OpenEngine {
@@ -43,7 +58,7 @@ impl OpenEngine {
             door: Arc::new(AbsentEngine::new(why, failed)),
             sampling: SamplingChoice::default(),
             demo: None,
-            mute: Some("there is no model".to_owned()),
+            own_voice: Err("there is no model".to_owned()),
             #[cfg(feature = "llama")]
             llama: None,
         }
@@ -164,7 +179,7 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
     for note in &files.notes {
         tracing::info!("{note}");
     }
-    let mute = lacks_to_speak(&files);
+    let (mute, voice_files) = (lacks_to_speak(&files), files.clone());
     let inspected = tokio::task::spawn_blocking(move || {
         let language = models::inspect_language_model(&files.language)?;
         let projector = models::inspect_projector(&files.projector)?;
@@ -190,6 +205,18 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
     let resampler = projector.projector_type == "resampler";
     let demo = language.demo.then(|| language.path.parent().map(std::path::Path::to_owned)).flatten();
     let sampling = choice(language.sampling);
+    let own_voice = mute.map_or_else(
+        || {
+            Ok(OwnVoice {
+                files: voice_files,
+                width: language.n_embd as usize,
+                tokens: language.n_vocab as usize,
+                gpu: config.gpu_layers != 0,
+                threads: config.threads,
+            })
+        },
+        Err,
+    );
     let engine = Arc::new(LlamaEngine::spawn(EngineConfig {
         frame_layout: if resampler { FrameLayout::OneSlice } else { FrameLayout::Whole },
         name,
@@ -205,7 +232,7 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
         language: language.path,
         projector: projector.path,
     })?);
-    Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, sampling, demo, mute, llama: Some(engine) })
+    Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, sampling, demo, own_voice, llama: Some(engine) })
 }
 
 #[cfg(not(feature = "llama"))]

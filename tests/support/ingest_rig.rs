@@ -235,9 +235,10 @@ pub fn vlc_server(port: u16, file: &Path) -> Peer {
     let public = std::env::temp_dir().join(format!("vidette-vlc-{}.mp4", std::process::id()));
     std::fs::copy(file, &public).unwrap();
     let root = String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout).unwrap().trim() == "0";
-    let mut command = if root { Command::new("runuser") } else { Command::new("cvlc") };
+    // Each of these becomes the next, so that ending the child ends VLC.
+    let mut command = if root { Command::new("setpriv") } else { Command::new("cvlc") };
     if root {
-        command.args(["-u", "nobody", "--", "env", "HOME=/tmp", "cvlc"]);
+        command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "env", "HOME=/tmp", "cvlc"]);
     }
     let sout = format!("#rtp{{sdp=rtsp://127.0.0.1:{port}/live}}");
     let child = command
@@ -309,6 +310,7 @@ fn answer(mut stream: TcpStream, root: &Path, port: u16, log: &Mutex<Vec<String>
             b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         ),
         "/to-file" => stream.write_all(redirect("file:///etc/passwd").as_bytes()),
+        "/to" => stream.write_all(redirect(request.split([' ', '?']).nth(2).unwrap_or("/")).as_bytes()),
         "/to-mjpeg" => stream.write_all(redirect("/mjpeg").as_bytes()),
         "/to-itself" => stream.write_all(redirect(&format!("http://127.0.0.1:{port}/to-itself")).as_bytes()),
         "/page" => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 31\r\nConnection: close\r\n\r\n<html><body>hello</body></html>\n"),

@@ -117,11 +117,11 @@ fn parts() -> StreamParts {
     tokio::spawn(async move {
         while let Some(order) = orders.recv().await {
             match order {
-                SourceCommand::Start { source, reply } if source.expose().starts_with("bad") => {
+                SourceCommand::Start { source, reply, .. } if source.expose().starts_with("bad") => {
                     let refusal = Error::invalid("source_scheme", "this is no source that can be opened");
                     assert!(reply.send(Err(refusal.hint("try test:smpte"))).is_ok());
                 }
-                SourceCommand::Start { source, reply } => {
+                SourceCommand::Start { source, reply, .. } => {
                     let source = source.expose().clone();
                     let lost = source.starts_with("lost");
                     status.send_replace(SourceStatus {

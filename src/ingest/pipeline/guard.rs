@@ -1,12 +1,15 @@
 //! Looks at every element that GStreamer adds by itself: refuses openers of addresses that are not allowed, sets what
-//! the parts need, and notes which decoder came. The registry's lock-down (`setup`) stands behind it.
+//! the parts need, and notes which decoder came. The registry's lock-down (`setup`) and the gate before the network (`gate`)
+//! stand behind it.
 
 use super::{Notice, Plan, Wires, decoder};
+use crate::error::{Error, Kind};
 use crate::ingest::elements::{factory_name, set};
 use crate::ingest::fault::Failure;
-use crate::ingest::spec::Policy;
+use crate::ingest::policy::Policy;
 use gst::prelude::*;
 use gstreamer as gst;
+use std::net::{IpAddr, SocketAddr};
 use url::Url;
 
 /// Demultiplexers of streams that are fetched in pieces.
@@ -38,7 +41,10 @@ pub(super) fn watch_elements(pipeline: &gst::Pipeline, plan: &Plan, wires: &Wire
         }
         // The top-level source was checked before it was made.
         let inner = parent.upcast_ref::<gst::Object>() != pipeline.upcast_ref::<gst::Object>();
-        if inner && let Err(target) = check_opener(element, &name, &plan.config.policy) {
+        if inner && let Err(target) = check_opener(element, &name, plan.policy()) {
+            element.set_locked_state(true);
+            wires.tell(Notice::Failed(Failure::forbidden(&plan.spec, &target)));
+        } else if inner && let Some(target) = check_sender(element, &name, plan.policy()) {
             element.set_locked_state(true);
             wires.tell(Notice::Failed(Failure::forbidden(&plan.spec, &target)));
         } else if inner && name == "souphttpsrc" {
@@ -54,8 +60,42 @@ fn check_opener(element: &gst::Element, name: &str, policy: &Policy) -> Result<(
         return Ok(());
     }
     let Some(uri) = opener.uri() else { return Ok(()) };
-    let allowed = Url::parse(&uri).is_ok_and(|url| policy.check_url(&url).is_ok());
-    if allowed { Ok(()) } else { Err(uri.to_string()) }
+    if may_lead_to(&uri, policy) { Ok(()) } else { Err(uri.to_string()) }
+}
+
+/// Names are resolved, on whichever of GStreamer's threads this is; one that can't be is left to the one who opens it.
+fn may_lead_to(uri: &str, policy: &Policy) -> bool {
+    let denied = |error: Error| error.kind != Kind::Unavailable;
+    Url::parse(uri).is_ok_and(|url| !policy.resolve(&url).is_err_and(denied))
+}
+
+/// Has `rtspsrc` send nothing to another server than its own. It follows redirects by itself, and would take the password
+/// with it.
+pub(super) fn watch_requests(source: &gst::Element, wires: &Wires, plan: &Plan) {
+    let first = source.property::<Option<String>>("location");
+    let (wires, plan) = (wires.clone(), plan.clone());
+    let _for_its_life = source.connect("before-send", false, move |values| {
+        let source = values.first().and_then(|v| v.get::<gst::Element>().ok());
+        let location = source.and_then(|source| source.property::<Option<String>>("location"));
+        let stays = location == first;
+        if !stays {
+            wires.tell(Notice::Failed(Failure::forbidden(&plan.spec, location.as_deref().unwrap_or_default())));
+        }
+        Some(stays.to_value())
+    });
+}
+
+/// The address of an element that sends packets to where it is not allowed. An RTSP server may name any as its own.
+fn check_sender(element: &gst::Element, name: &str, policy: &Policy) -> Option<String> {
+    if !matches!(name, "udpsink" | "dynudpsink" | "multiudpsink") {
+        return None;
+    }
+    let opener = element.dynamic_cast_ref::<gst::URIHandler>()?;
+    let uri = opener.uri()?;
+    let url = Url::parse(&uri).ok()?;
+    let ip = url.host_str()?.trim_matches(['[', ']']).parse::<IpAddr>().ok()?;
+    let allowed = ip.is_multicast() || policy.check_address(SocketAddr::new(ip, url.port().unwrap_or(0))).is_ok();
+    (!allowed).then(|| uri.to_string())
 }
 
 fn is_within(element: &gst::Element, factory: &str) -> bool {

@@ -13,8 +13,10 @@ use super::config::IngestConfig;
 use super::elements::{chain, factory_name, make, pad, set};
 use super::fault::{Failure, GstError};
 use super::outlet::{Outlet, SessionId};
+use super::policy::Policy;
 use super::pulse::Pulse;
 use super::spec::SourceSpec;
+use crate::source::AskedBy;
 use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -27,10 +29,19 @@ use tokio::sync::mpsc;
 pub(super) struct Plan {
     pub(super) spec: SourceSpec,
     pub(super) config: Arc<IngestConfig>,
+    /// Who named the source.
+    pub(super) asked_by: AskedBy,
     /// RTP over UDP instead of TCP.
     pub(super) udp: bool,
     /// Hardware decoders may be tried.
     pub(super) hardware: bool,
+}
+
+impl Plan {
+    /// What this source may lead to.
+    fn policy(&self) -> &Policy {
+        self.config.policy_for(self.asked_by)
+    }
 }
 
 /// What the pipeline tells the one that runs it.

@@ -38,7 +38,7 @@ pub(super) fn check(plan: &Plan) -> Result<Ready, Failure> {
     let fails = |fault, what: &str| Err(Failure::new(fault, format!("{who} {what}")));
     match &plan.spec {
         SourceSpec::File(path) => {
-            let path = plan.config.policy.check_file(path).map_err(|e| Failure::from_error(&e))?;
+            let path = plan.policy().check_file(path).map_err(|e| Failure::from_error(&e))?;
             match std::fs::metadata(&path) {
                 Err(error) => fails(SourceFault::NotFound, &format!("can't be looked at: {error}")),
                 Ok(meta) if meta.is_dir() => fails(SourceFault::BadStream, "is a folder; give one video file"),
@@ -78,6 +78,7 @@ fn rtsp(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires, n
     let config = &plan.config;
     let source = make("rtspsrc")?;
     set(&source, "location", net.url.expose().as_str());
+    guard::watch_requests(&source, wires, plan);
     credentials(&source, net);
     set_named(&source, "protocols", if plan.udp { "udp+udp-mcast" } else { "tcp" });
     set(&source, "latency", u32::try_from(config.rtsp_latency.as_millis()).unwrap_or(u32::MAX));

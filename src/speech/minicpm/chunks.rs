@@ -4,8 +4,7 @@
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 
-/// Text tokens of a chunk.
-pub const CHUNK: usize = 10;
+pub use crate::speech::CHUNK;
 
 /// Tokens with their hidden states; rows of `width` numbers.
 #[derive(Debug, Clone, PartialEq)]

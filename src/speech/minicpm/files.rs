@@ -60,6 +60,28 @@ impl SpeechFiles {
     }
 }
 
+/// Checks that a file that somebody chose may be a voice file (`prompt_cache.gguf`), and not a recording.
+///
+/// # Errors
+/// `speech_voice_recording` when it is sound, else of a file that can't be read.
+pub fn check_voice_file(path: &Path) -> Result<()> {
+    let mut file = File::open(path).map_err(|e| {
+        let what = format!("REF_AUDIO_PATH: {}: {e}", path.display());
+        Error::not_found("model_file_not_found", what).hint("name a prompt_cache.gguf, or leave the option out")
+    })?;
+    let mut start = [0; 12];
+    let read = io::Read::read(&mut file, &mut start).map_err(|e| unreadable(path, &e))?;
+    let start = &start[..read];
+    let marks: [&[u8]; 5] = [b"RIFF", b"fLaC", b"OggS", b"ID3", &[0xff, 0xfb]];
+    let sound = marks.iter().any(|mark| start.starts_with(mark)) || start.get(4..8) == Some(b"ftyp");
+    if !sound {
+        return Ok(());
+    }
+    let what = format!("REF_AUDIO_PATH: {} is a recording, which is not used as it is", path.display());
+    Err(Error::invalid("speech_voice_recording", what)
+        .hint("make a voice file of it once with `python scripts/tts/make_voice.py` (docs/VOICE.md) and name that"))
+}
+
 /// Which of the files one is; tells swapped files apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

@@ -34,7 +34,8 @@ pub struct LanguageSizes {
     pub positions: u32,
     /// Audio codes; the code with this number is the end.
     pub codes: usize,
-    text_rows: usize,
+    /// Tokens of text that it knows.
+    pub text_rows: usize,
     /// Row of the text table that says that the text ends.
     text_eos: usize,
     /// Row of the text table after which codes begin.

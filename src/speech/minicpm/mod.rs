@@ -3,6 +3,7 @@
 //! `projector` makes conditions of them, ten at a time (`chunks`); `language` and `sampler` write audio codes, 25 for a
 //! second; `token2wav` makes sound of these, a second at a time (`encoder`, `flow`, `vocoder`, with the caches of a
 //! `voice`). All networks run on the ggml that llama.cpp uses. docs/VOICE-MODEL.md has files, stages and figures.
+//! `synthesizer` is all of that for one utterance, `speaking` the thread that serves the streams with it.
 //! Not here: what is spoken and when, other voices, delivery of the sound (`audio`).
 
 mod chunks;
@@ -20,6 +21,7 @@ mod noise;
 mod projector;
 mod sampler;
 mod source;
+mod speaking;
 mod synthesizer;
 #[cfg(test)]
 mod tests;
@@ -27,8 +29,9 @@ mod token2wav;
 mod vocoder;
 mod voice;
 
-pub use files::SpeechFiles;
+pub use files::{SpeechFiles, check_voice_file};
 pub use sampler::SpeechSampling;
 pub use source::RATE;
-pub use synthesizer::{Options, Synthesizer, Times, inspect};
+pub use speaking::{MiniCpmConfig, MiniCpmVoice, NAME, to_samples};
+pub use synthesizer::{Inspected, Options, Synthesizer, Times, inspect, inspect_for};
 pub use token2wav::SAMPLES_PER_CODE;

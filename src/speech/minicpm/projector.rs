@@ -20,7 +20,7 @@ pub struct Projector {
 /// The open file.
 pub struct ProjectorFile {
     pub file: TensorFile,
-    input: usize,
+    pub input: usize,
     /// Width of the speech model.
     pub width: usize,
 }

@@ -1,7 +1,7 @@
 //! The voice as a whole: one utterance at a time, from [`Synthesizer::begin`] over [`Synthesizer::push`] to
 //! [`Synthesizer::finish`]. One thread uses it; another may cancel. Not here: the stages.
 
-use super::chunks::{Chunker, TextChunk};
+use super::chunks::{CHUNK, Chunker, TextChunk};
 use super::device::Device;
 use super::files::SpeechFiles;
 use super::language::{Language, LanguageFile};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Most codes for one text chunk: 20 seconds for ten tokens, as in the reference.
 const MOST_CODES: usize = 500;
+/// Codes that wait for the sound while the speech model writes on (2 s); it waits when they are so many.
+const CODES_AHEAD: usize = 50;
 const SAMPLER: u64 = 1;
 
 /// How the voice is loaded.
@@ -31,12 +33,14 @@ pub struct Options {
     /// Euler steps of the flow. The voice's file fixes them: another number is an error.
     pub steps: Option<usize>,
     pub sampling: SpeechSampling,
+    /// The speech model writes codes while the sound of those before is made. The samples are the same.
+    pub side_by_side: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let sampling = SpeechSampling::default();
-        Self { gpu: true, threads: 2, positions: 4096, exact: false, steps: None, sampling }
+        Self { gpu: true, threads: 2, positions: 4096, exact: false, steps: None, sampling, side_by_side: true }
     }
 }
 
@@ -74,6 +78,7 @@ pub struct Synthesizer {
     pub(super) language: Language,
     pub(super) sound: Token2Wav,
     sampling: SpeechSampling,
+    side_by_side: bool,
     stage: Stage,
     // What follows belongs to the utterance.
     chunker: Chunker,
@@ -113,12 +118,45 @@ impl Opened {
     }
 }
 
+/// What the files of a voice say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspected {
+    /// Width of the hidden states that it takes: the language model's that it belongs to.
+    pub hidden_width: usize,
+    /// Text tokens that it knows.
+    pub text_tokens: usize,
+}
+
 /// Looks into all files of a voice and whether they belong together, without loading them.
 ///
 /// # Errors
 /// A sentence that names the file, what is wrong with it and what to do.
-pub fn inspect(files: &SpeechFiles) -> Result<()> {
-    Opened::open(files, None).map(|_| ())
+pub fn inspect(files: &SpeechFiles) -> Result<Inspected> {
+    let opened = Opened::open(files, None)?;
+    Ok(Inspected { hidden_width: opened.projector.input, text_tokens: opened.language.sizes.text_rows })
+}
+
+/// As [`inspect`], and whether the voice belongs to the language model: one with states of that width and so many tokens.
+///
+/// # Errors
+/// As there, or `speech_files_mixed`.
+pub fn inspect_for(files: &SpeechFiles, width: usize, tokens: usize) -> Result<Inspected> {
+    let inspected = inspect(files)?;
+    let mixed = |file: &std::path::Path, what: String| {
+        let hint = "take language model and voice from one place: `vidette pull minicpm-o-4.5 --voice`";
+        Err(Error::invalid("speech_files_mixed", format!("{}: {what}", file.display())).hint(hint))
+    };
+    if inspected.hidden_width != width {
+        let wants = inspected.hidden_width;
+        let what = format!("it is for a language model of width {wants}, but the one that is used has {width}");
+        return mixed(&files.projector, what);
+    }
+    if inspected.text_tokens < tokens {
+        let knows = inspected.text_tokens;
+        let what = format!("it knows {knows} text tokens, but the language model that is used has {tokens}");
+        return mixed(&files.tts, what);
+    }
+    Ok(inspected)
 }
 
 impl Synthesizer {
@@ -143,6 +181,7 @@ impl Synthesizer {
             sound: Token2Wav::load(&opened.sound, silence, &device)?,
             device,
             sampling: options.sampling,
+            side_by_side: options.side_by_side,
             stage: Stage::Idle,
             chunker: Chunker::default(),
             history: Vec::new(),
@@ -203,6 +242,39 @@ impl Synthesizer {
         let width = self.projector.input;
         let done = self.chunker.push(tokens, hidden, width).and_then(|()| self.chunks(false, sink));
         self.kept(done)
+    }
+
+    /// From now on this flag ends the utterance, in place of that which [`begin`](Self::begin) gave.
+    pub fn watch(&mut self, cancel: &CancelFlag) {
+        self.cancel = cancel.clone();
+    }
+
+    /// Speaks exactly these tokens as one text chunk; with `last` it ends the reply, like [`finish_with`](Self::finish_with).
+    /// For a caller that counts out the chunks itself: [`CHUNK`](super::CHUNK) tokens, fewer only in the last.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn chunk_with(
+        &mut self,
+        tokens: &[i32],
+        hidden: &[f32],
+        last: bool,
+        sink: &mut dyn FnMut(Vec<f32>),
+    ) -> Result<()> {
+        self.speaking()?;
+        let width = self.projector.input;
+        if tokens.is_empty() || tokens.len() > CHUNK || hidden.len() != tokens.len() * width {
+            let what = format!(
+                "{} tokens with {} numbers of hidden states, of which a row has {width}",
+                tokens.len(),
+                hidden.len()
+            );
+            return Err(Error::internal("speech_input", what));
+        }
+        let chunk = TextChunk { tokens: tokens.to_vec(), hidden: hidden.to_vec(), last };
+        let done = check(&self.cancel).and_then(|()| self.chunk(&chunk, sink));
+        self.kept(done)?;
+        if last { self.finish_with(sink) } else { Ok(()) }
     }
 
     /// Ends the reply: speaks what is left and gives its samples. In all there are (3 + codes) · 960 of them; a reply
@@ -277,25 +349,71 @@ impl Synthesizer {
         let text = self.language.text_rows(&chunk.tokens)?;
         let rows = self.projector.conditions(&self.device, &chunk.hidden, &text)?;
         self.times.conditions += start.elapsed();
-        let end = self.language.sizes().codes;
         let start = Instant::now();
         let logits = self.language.condition(rows, chunk.last)?;
-        let mut code = self.sampling.draw(logits, &self.history, &mut self.random)?;
+        let code = self.sampling.draw(logits, &self.history, &mut self.random)?;
         self.times.language += start.elapsed();
-        let cancel = self.cancel.clone();
+        // Two halves of the voice that share nothing but codes.
+        let mut pen = Pen {
+            language: &mut self.language,
+            sampling: self.sampling,
+            history: &mut self.history,
+            random: &mut self.random,
+            cancel: &self.cancel,
+            times: &mut self.times,
+        };
+        let (sound, cancel) = (&mut self.sound, &self.cancel);
+        let mut hear = |code| {
+            sound.push(code, &|| check(cancel)).map(|samples| {
+                if let Some(samples) = samples {
+                    sink(samples);
+                }
+            })
+        };
+        if !self.side_by_side {
+            return pen.write(code, &mut |code| hear(code).map(|()| true));
+        }
+        std::thread::scope(|scope| {
+            let (codes, written) = std::sync::mpsc::sync_channel(CODES_AHEAD);
+            // Whatever ends the hearing ends the writing at its next code.
+            let writing = scope.spawn(move || pen.write(code, &mut |code| Ok(codes.send(code).is_ok())));
+            let heard = written.iter().try_for_each(&mut hear);
+            drop(written);
+            let panicked = |_| Err(Error::internal("speech_compute", "the speech model's thread stopped on a defect"));
+            let wrote = writing.join().unwrap_or_else(panicked);
+            heard.and(wrote)
+        })
+    }
+}
+
+/// The half of the voice that writes codes.
+struct Pen<'a> {
+    language: &'a mut Language,
+    sampling: SpeechSampling,
+    history: &'a mut Vec<i32>,
+    random: &'a mut Random,
+    cancel: &'a CancelFlag,
+    times: &'a mut Times,
+}
+
+impl Pen<'_> {
+    /// Writes codes from the first on to `tell`, until there is the end code, the most that are allowed, the end of the
+    /// model's positions, or `tell` says that nobody wants more.
+    fn write(&mut self, mut code: i32, tell: &mut dyn FnMut(i32) -> Result<bool>) -> Result<()> {
+        let end = self.language.sizes().codes;
         for _ in 0..MOST_CODES {
-            check(&cancel)?;
+            check(self.cancel)?;
             if usize::try_from(code) == Ok(end) {
                 break;
             }
             self.history.push(code);
             self.times.codes += 1;
-            if let Some(samples) = self.sound.push(code, &|| check(&cancel))? {
-                sink(samples);
+            if !tell(code)? {
+                break;
             }
             let start = Instant::now();
             let Some(logits) = self.language.code(code)? else { break };
-            code = self.sampling.draw(logits, &self.history, &mut self.random)?;
+            code = self.sampling.draw(logits, self.history, self.random)?;
             self.times.language += start.elapsed();
         }
         Ok(())
