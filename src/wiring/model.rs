@@ -164,12 +164,18 @@ fn choice(advice: models::SamplingAdvice) -> SamplingChoice {
     }
 }
 
+/// Has llama.cpp look for its plugins where the configuration says. Only before it starts.
 #[cfg(feature = "llama")]
-async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
-    use crate::engine::{EngineConfig, FrameLayout};
+pub fn find_backends(config: &ModelConfig) {
     if let Some(folder) = &config.backends {
         crate::engine::look_for_backends_in(folder.clone());
     }
+}
+
+#[cfg(feature = "llama")]
+async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
+    use crate::engine::{EngineConfig, FrameLayout};
+    find_backends(config);
     for note in &files.notes {
         tracing::info!("{note}");
     }
