@@ -96,9 +96,10 @@ pub struct Power {
 
 impl Power {
     /// Starts to take samples, five a second. `None` when there is no such tool.
-    pub fn start() -> Option<Self> {
+    /// `visible` is CUDA's list of the GPUs that it may use, when one is given.
+    pub fn start(visible: Option<&str>) -> Option<Self> {
         let mut tool = Command::new("nvidia-smi")
-            .arg(format!("--id={}", first_visible(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())))
+            .arg(format!("--id={}", first_visible(visible)))
             .args(["--query-gpu=power.draw", "--format=csv,noheader,nounits", "--loop-ms=200"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
