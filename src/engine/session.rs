@@ -4,7 +4,7 @@
 use super::ffi::{Context, Entry, Input, Model, Part, Token};
 use super::template::PromptTokens;
 use super::vision::{EncodedFrame, Eye};
-use super::{CancelFlag, Sampling};
+use super::{CancelFlag, Pulse, Sampling};
 use crate::error::{Error, Result};
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
@@ -140,6 +140,11 @@ impl<'m> Session<'m> {
     pub fn new(model: &'m Model, context: Context<'m>, slots: usize) -> Self {
         let slots = (0..slots.max(1)).map(|_| Slot::default()).collect();
         Self { model, context, slots, clock: 0 }
+    }
+
+    /// From now on every step of work beats this pulse.
+    pub fn tell(&mut self, pulse: &Arc<Pulse>) {
+        self.context.tell(pulse);
     }
 
     /// Tokens that a prompt and its answer may take.
