@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use vidette::engine::{Engine, EngineConfig, EngineState, FrameLayout, Job, JobEvent, LlamaEngine, Prompt, Sampling};
+use vidette::engine::{Engine, EngineConfig, EngineState, Job, JobEvent, LlamaEngine, Prompt, Sampling};
 use vidette::frame::Frame;
 use vidette::wall::{Launch, ProcessEngine};
 
@@ -56,21 +56,7 @@ fn at(values: &mut [f64], share: f64) -> f64 {
 
 fn config(folder: &Path) -> EngineConfig {
     let files = vidette::models::find(folder).expect("a model: run `make tiny-model`");
-    EngineConfig {
-        language: files.language,
-        projector: files.projector,
-        frame_layout: FrameLayout::OneSlice,
-        name: "bench".to_owned(),
-        warning: None,
-        notice: None,
-        context_tokens: 4096,
-        slots: 2,
-        parallel: 1,
-        batch: 512,
-        threads: 0,
-        gpu_layers: -1,
-        embedding_cache_bytes: 64 << 20,
-    }
+    EngineConfig { parallel: 1, ..EngineConfig::new(files.language, files.projector) }
 }
 
 fn measure(folder: &Path) {

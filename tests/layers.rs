@@ -68,6 +68,8 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "ask" => &["error", "frame", "engine", "commentary"],
         // Engine and voice in a process of their own.
         "wall" => &["error", "backoff", "shutdown", "frame", "cancel", "engine", "speech"],
+        // Measures the engine behind its trait, against the engine's own plain path.
+        "bench" => &["error", "frame", "window", "metrics", "engine", "models"],
         // `engine` for the words of its status only.
         "web" => &[
             "error",

@@ -4,7 +4,10 @@
 mod args;
 mod options;
 
-pub use args::{Arguments, AskArguments, Command, ModelsArguments, PullArguments, RunArguments};
+pub use args::{
+    Arguments, AskArguments, BenchArguments, Command, ModelsArguments, PullArguments, RandomChoice, RunArguments,
+    WeightChoice,
+};
 pub use options::{Options, StreamOptions};
 
 use crate::commentary::{PROFILES, Profile, Settings};

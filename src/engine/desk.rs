@@ -19,13 +19,13 @@ use std::time::Instant;
 
 /// Everything that a look needs, and the looks.
 pub struct Desk<'m> {
-    pub layout: Layout,
-    pub speech: SpeechTokens,
-    pub session: Session<'m>,
-    pub eye: Eye<'m>,
+    layout: Layout,
+    speech: SpeechTokens,
+    session: Session<'m>,
+    eye: Eye<'m>,
     /// Most looks at work at once; no more than the session has slots.
-    pub at_once: usize,
-    pub pulse: Arc<Pulse>,
+    at_once: usize,
+    pulse: Arc<Pulse>,
     /// Longest at work first.
     running: Vec<Running>,
 }

@@ -36,7 +36,10 @@ unsafe impl Send for Model {}
 unsafe impl Sync for Model {}
 
 impl Model {
-    #[cfg(test)]
+    /// As [`load_telling`](Self::load_telling), when nobody watches.
+    ///
+    /// # Errors
+    /// As there.
     pub fn load(path: &Path, gpu_layers: i32) -> Result<Self> {
         Self::load_telling(path, gpu_layers, &Pulse::default())
     }
@@ -207,7 +210,7 @@ impl Drop for Chunk {
 }
 
 /// Frees a list of chunks on all paths.
-struct Chunks(NonNull<sys::mtmd_input_chunks>);
+pub(super) struct Chunks(NonNull<sys::mtmd_input_chunks>);
 
 impl Drop for Chunks {
     fn drop(&mut self) {
@@ -294,7 +297,7 @@ impl<'m> Vision<'m> {
     }
 
     /// Preprocesses a picture into chunks.
-    fn split(&self, rgb: &[u8], width: u32, height: u32) -> Result<Chunks> {
+    pub(super) fn split(&self, rgb: &[u8], width: u32, height: u32) -> Result<Chunks> {
         // SAFETY: the pixel buffer has width*height*3 bytes (checked by the caller) and is copied by
         // mtmd_bitmap_init; marker and text are NUL-terminated and outlive the call; bitmap and list are
         // freed on all paths (mtmd.h: mtmd_tokenize returns 0 on success).

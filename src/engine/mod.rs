@@ -18,6 +18,8 @@ pub mod fault;
 mod ffi;
 #[cfg(any(test, feature = "llama"))]
 mod mailbox;
+#[cfg(feature = "llama")]
+pub mod plain;
 pub mod preprocess;
 mod pulse;
 #[cfg(feature = "llama")]

@@ -4,7 +4,8 @@
 use super::wire::{TO_CHILD, ToChild, VoiceTold, pack};
 use crate::cancel::CancelFlag;
 use crate::error::Error;
-use crate::speech::minicpm::{MiniCpmConfig, NAME};
+use crate::speech::OWN_VOICE;
+use crate::speech::minicpm::MiniCpmConfig;
 use crate::speech::{Clause, ClauseEvent, ClauseHandle, Voice, VoiceState, VoiceStatus};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -136,7 +137,7 @@ impl Voice for ProcessVoice {
 }
 
 fn told(state: VoiceState, reason: Option<String>) -> VoiceStatus {
-    VoiceStatus { state, name: Some(NAME), reason, note: None, by_tokens: true }
+    VoiceStatus { state, name: Some(OWN_VOICE), reason, note: None, by_tokens: true }
 }
 
 fn failed(why: &str) -> ClauseEvent {
@@ -199,7 +200,7 @@ impl VoiceTalk {
         self.beats += 1;
         self.loading = told.state == VoiceState::Loading;
         let VoiceTold { state, reason, note, by_tokens } = told;
-        self.desk.tell.send_replace(VoiceStatus { state, name: Some(NAME), reason, note, by_tokens });
+        self.desk.tell.send_replace(VoiceStatus { state, name: Some(OWN_VOICE), reason, note, by_tokens });
     }
 
     /// Something became of a clause; of one that was cancelled meanwhile nobody wants to know.

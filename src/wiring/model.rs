@@ -195,6 +195,14 @@ fn choice(advice: models::SamplingAdvice) -> SamplingChoice {
     }
 }
 
+/// Has llama.cpp look for its plugins where the configuration says. Only before it starts.
+#[cfg(feature = "llama")]
+pub fn find_backends(config: &ModelConfig) {
+    if let Some(folder) = &config.backends {
+        crate::engine::look_for_backends_in(folder.clone());
+    }
+}
+
 #[cfg(feature = "llama")]
 async fn start(config: &ModelConfig, files: ModelFiles, log: Option<&str>) -> Result<OpenEngine> {
     use crate::engine::FrameLayout;
@@ -236,12 +244,10 @@ async fn start(config: &ModelConfig, files: ModelFiles, log: Option<&str>) -> Re
         context_tokens: config.context_tokens,
         slots: config.slots,
         parallel: config.parallel,
-        batch: 512,
         threads: config.threads,
         gpu_layers: config.gpu_layers,
         embedding_cache_bytes: config.embedding_cache_bytes,
-        language: language.path,
-        projector: projector.path,
+        ..EngineConfig::new(language.path, projector.path)
     };
     let (door, behind): (Arc<dyn Engine>, _) = match log.filter(|_| config.process == EngineProcess::Child) {
         Some(log) => {
@@ -249,9 +255,7 @@ async fn start(config: &ModelConfig, files: ModelFiles, log: Option<&str>) -> Re
             (Arc::clone(&engine) as _, Behind::Process(engine))
         }
         None => {
-            if let Some(folder) = &config.backends {
-                crate::engine::look_for_backends_in(folder.clone());
-            }
+            find_backends(config);
             let engine = Arc::new(LlamaEngine::spawn(engine)?);
             (Arc::clone(&engine) as _, Behind::Thread(engine))
         }
