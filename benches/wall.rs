@@ -1,5 +1,6 @@
 //! What the wall around native code costs: the same looks through it and inside, turn by turn in one run.
-//! `cargo bench --bench wall` (needs `make tiny-model`; MODEL_PATH takes another model's folder).
+//! `cargo bench --bench wall` (needs `make tiny-model`; MODEL_PATH takes another model's folder, THREADS a number of the
+//! engine's threads in place of one for each core).
 
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -11,9 +12,11 @@ use vidette::engine::{Engine, EngineConfig, EngineState, Job, JobEvent, LlamaEng
 use vidette::frame::Frame;
 use vidette::wall::{Launch, ProcessEngine};
 
-/// Pairs of looks, one through the wall and one inside.
-const PAIRS: u64 = 200;
-const LONG_PAIRS: u64 = 20;
+/// Pairs of looks, one through the wall and one inside: as many as fit into [`TIME`], from the least to the most.
+const PAIRS: std::ops::RangeInclusive<u64> = 50..=400;
+/// The same of long answers.
+const LONG_PAIRS: std::ops::RangeInclusive<u64> = 20..=100;
+const TIME: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 300;
 
 fn frame(seq: u64) -> Arc<Frame> {
@@ -56,7 +59,9 @@ fn at(values: &mut [f64], share: f64) -> f64 {
 
 fn config(folder: &Path) -> EngineConfig {
     let files = vidette::models::find(folder).expect("a model: run `make tiny-model`");
-    EngineConfig { parallel: 1, ..EngineConfig::new(files.language, files.projector) }
+    // Fewer threads than cores on a machine with other work: ggml's threads wait for each other by spinning.
+    let threads = std::env::var("THREADS").map_or(0, |n| n.parse().expect("THREADS is a number"));
+    EngineConfig { parallel: 1, threads, ..EngineConfig::new(files.language, files.projector) }
 }
 
 fn measure(folder: &Path) {
@@ -75,7 +80,7 @@ fn measure(folder: &Path) {
         }
         assert_eq!(status.borrow().state, EngineState::Ready, "{:?}", status.borrow());
     }
-    let frames: Vec<_> = (0..PAIRS + 4).map(frame).collect();
+    let frames: Vec<_> = (0..PAIRS.end() + 5).map(frame).collect();
     let window = |i: u64| frames[i as usize..i as usize + 4].to_vec();
     for engine in [&inside as &dyn Engine, &child] {
         look(engine, window(0), 20);
@@ -83,7 +88,11 @@ fn measure(folder: &Path) {
     // One new frame a look, as in commentary; then long answers, where only tokens cross.
     let (mut cycles, mut firsts) = ([Vec::new(), Vec::new()], Vec::new());
     let mut differences = Vec::new();
-    for i in 1..PAIRS {
+    let began = Instant::now();
+    for i in 1..=*PAIRS.end() {
+        if i > *PAIRS.start() && began.elapsed() > TIME {
+            break;
+        }
         let mut pair = [(0.0, 0.0, 0); 2];
         for turn in 0..2 {
             // Who goes first changes, because the second finds the processor's caches warm.
@@ -97,7 +106,11 @@ fn measure(folder: &Path) {
         firsts.push(pair[1].0 - pair[0].0);
     }
     let (mut rates, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
-    for i in 0..LONG_PAIRS {
+    let began = Instant::now();
+    for i in 1..=*LONG_PAIRS.end() {
+        if i > *LONG_PAIRS.start() && began.elapsed() > TIME {
+            break;
+        }
         let mut pair = [0.0; 2];
         for turn in 0..2 {
             let who = (i as usize + turn) % 2;
@@ -110,17 +123,21 @@ fn measure(folder: &Path) {
         rates[1].push(pair[1]);
     }
     println!(
-        "| {} | {:.1} | {:.1} | {:+.2} ({:+.2} to {:+.2}) | {:+.2} | {:.0} | {:.0} | {:.3} |",
+        "| {} | {} | {:.1} | {:.1} | {:+.2} ({:+.2} to {:+.2}) | {:+.2} | {} | {:.0} | {:.0} | {:.3} ({:.3} to {:.3}) |",
         folder.file_name().unwrap_or_default().to_string_lossy(),
+        differences.len(),
         at(&mut cycles[0], 0.5),
         at(&mut cycles[1], 0.5),
         at(&mut differences, 0.5),
         at(&mut differences, 0.25),
         at(&mut differences, 0.75),
         at(&mut firsts, 0.5),
+        ratios.len(),
         at(&mut rates[0], 0.5),
         at(&mut rates[1], 0.5),
         at(&mut ratios, 0.5),
+        at(&mut ratios, 0.25),
+        at(&mut ratios, 0.75),
     );
 }
 
@@ -179,10 +196,12 @@ fn main() {
         Some(folder) => vec![PathBuf::from(folder)],
         None => vec![root.join("tiny-random"), root.join("demo")],
     };
-    println!("{} pairs of looks of 4 frames (1 new) and 20 tokens, {LONG_PAIRS} of long answers; medians:", PAIRS - 1);
     println!(
-        "| model | cycle inside, ms | through the wall, ms | difference in pairs (quartiles), ms | of the first token, ms \
-         | tokens/s inside | through the wall | ratio |\n|---|---|---|---|---|---|---|---|"
+        "Pairs of looks of 4 frames (1 new) and 20 tokens, and of long answers, turn by turn; medians (quartiles):"
+    );
+    println!(
+        "| model | pairs | cycle inside, ms | through the wall, ms | difference in pairs, ms | of the first token, ms \
+         | long pairs | tokens/s inside | through the wall | ratio |\n|---|---|---|---|---|---|---|---|---|---|"
     );
     for folder in folders {
         measure(&folder);

@@ -260,6 +260,7 @@ impl<'m> Desk<'m> {
             Err(e) => JobEvent::Failed(e),
         };
         say(&ticket, last);
+        self.pulse.end_of_look();
     }
 }
 

@@ -9,7 +9,7 @@ use super::session::Session;
 use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
 use super::vision::{Eye, FrameLayout};
-use super::{Engine, EngineState, EngineStatus, Job, JobEvent, JobHandle, Pulse};
+use super::{CancelFlag, Engine, EngineState, EngineStatus, JOB_EVENTS, Job, JobEvent, JobHandle, Pulse};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -116,6 +116,17 @@ impl LlamaEngine {
         &self.pulse
     }
 
+    /// As [`Engine::submit`], with room for that many events, for an owner who lets them gather.
+    pub fn submit_with_room(&self, job: Job, room: usize) -> JobHandle {
+        let (handle, events, cancel) = JobHandle::pair_of(room, CancelFlag::default());
+        if let Err(ticket) = self.mailbox.put(Ticket { job, events, cancel }) {
+            let why = self.status.borrow().message.clone().unwrap_or_else(|| "the engine has ended".to_owned());
+            // The channel is new, so there is room for this.
+            let _told = ticket.events.try_send(JobEvent::Failed(Error::unavailable("engine_ended", why)));
+        }
+        handle
+    }
+
     /// Takes no more jobs and waits for the thread; the running job ends at its next token. Blocks.
     pub fn stop(&self) {
         self.mailbox.close();
@@ -135,13 +146,7 @@ impl Drop for LlamaEngine {
 
 impl Engine for LlamaEngine {
     fn submit(&self, job: Job) -> JobHandle {
-        let (handle, events, cancel) = JobHandle::pair();
-        if let Err(ticket) = self.mailbox.put(Ticket { job, events, cancel }) {
-            let why = self.status.borrow().message.clone().unwrap_or_else(|| "the engine has ended".to_owned());
-            // The channel is new, so there is room for this.
-            let _told = ticket.events.try_send(JobEvent::Failed(Error::unavailable("engine_ended", why)));
-        }
-        handle
+        self.submit_with_room(job, JOB_EVENTS)
     }
 
     fn status(&self) -> watch::Receiver<EngineStatus> {

@@ -4,9 +4,7 @@
 
 use super::shelf::Shelf;
 use super::wire::{self, FROM_CHILD, FromChild, Look, Said, Setup, TO_CHILD, ToChild, Told, Unpacker, VoiceTold, pack};
-use crate::engine::{
-    Engine, JOB_EVENTS, Job, JobEvent, JobFinish, JobHandle, LlamaEngine, Pulse, look_for_backends_in,
-};
+use crate::engine::{Engine, Job, JobEvent, JobFinish, JobHandle, LlamaEngine, Pulse, look_for_backends_in};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use crate::speech::minicpm::{MiniCpmConfig, MiniCpmVoice};
@@ -26,8 +24,11 @@ use tokio::sync::{Notify, mpsc};
 
 /// Messages that wait to be written: what makes them waits when it is full.
 const OUT: usize = 256;
-/// Least time between two messages of one look.
-const BREATH: Duration = Duration::from_millis(1);
+/// Least time between two messages with text of one look: too short to be seen, and long enough that a small model's
+/// tokens, a fraction of a millisecond each, do not each wake two processes.
+const BREATH: Duration = Duration::from_millis(5);
+/// Room for what a look brings meanwhile; the engine waits when it is full.
+const GATHERED: usize = 1024;
 
 /// Does the parent's work until it closes the socket, and never returns then. `log` starts the log by a filter.
 ///
@@ -215,7 +216,7 @@ impl Looks {
         let id = look.id;
         self.running.retain(|_, cancel| Arc::strong_count(cancel) > 1);
         let handle = match self.job(look, tail) {
-            Ok(job) => self.engine.submit(job),
+            Ok(job) => self.engine.submit_with_room(job, GATHERED),
             Err(error) => {
                 let (handle, events, _) = JobHandle::pair();
                 // The channel is new, so there is room for this.
@@ -225,7 +226,7 @@ impl Looks {
         };
         let cancel = Arc::new(Notify::new());
         self.running.insert(id, Arc::clone(&cancel));
-        tokio::spawn(follow(id, handle, cancel, self.mouth.clone()));
+        tokio::spawn(follow(id, handle, cancel, Arc::clone(self.engine.pulse()), self.mouth.clone()));
     }
 
     fn cancel(&mut self, id: u64) {
@@ -269,31 +270,55 @@ impl Looks {
     }
 }
 
-/// Tells what becomes of a look, to its last event. Events that come faster than [`BREATH`] go out together, so that a
-/// small model's tokens do not each wake two processes; those of larger models go out as they come.
-async fn follow(id: u64, mut handle: JobHandle, cancel: Arc<Notify>, mouth: mpsc::Sender<Bytes>) {
+/// Tells what becomes of a look, to its last event. The first words and the end go out at once; in between, after each
+/// message with text, what comes within [`BREATH`] goes out together.
+async fn follow(id: u64, mut handle: JobHandle, cancel: Arc<Notify>, pulse: Arc<Pulse>, mouth: mpsc::Sender<Bytes>) {
     let mut events = Vec::new();
     loop {
-        let count = tokio::select! {
-            biased;
-            () = cancel.notified() => {
-                handle.cancel();
-                continue;
+        // A first word follows a decoded prompt at once, or the end does.
+        while matches!(events[..], [] | [JobEvent::Prefilled { .. }]) {
+            tokio::select! {
+                biased;
+                () = cancel.notified() => handle.cancel(),
+                event = handle.events.recv() => {
+                    // One that was cancelled before its turn ends without a word.
+                    let end = || JobEvent::Done { at: Instant::now(), tokens: 0, finish: JobFinish::Cancelled };
+                    events.push(event.unwrap_or_else(end));
+                    gather(&mut handle, &mut events);
+                }
             }
-            count = handle.events.recv_many(&mut events, JOB_EVENTS) => count,
-        };
-        if count == 0 {
-            // One that was cancelled before its turn ends without a word.
-            events.push(JobEvent::Done { at: Instant::now(), tokens: 0, finish: JobFinish::Cancelled });
         }
+        let mut text = false;
         for event in events.drain(..) {
             let last = event.is_last();
+            text |= matches!(event, JobEvent::Text { .. });
             if !say(&mouth, &FromChild::Event { id, event: Said::from(event) }).await || last {
                 return;
             }
         }
-        tokio::time::sleep(BREATH).await;
+        if text {
+            let mut ended = std::pin::pin!(pulse.ended());
+            // From here on no end is missed; one that came before lies in the channel.
+            ended.as_mut().enable();
+            if !gather(&mut handle, &mut events) {
+                tokio::select! {
+                    biased;
+                    () = cancel.notified() => handle.cancel(),
+                    () = ended => {}
+                    () = tokio::time::sleep(BREATH) => {}
+                }
+                gather(&mut handle, &mut events);
+            }
+        }
     }
+}
+
+/// Takes what is there. True when the last event is among it.
+fn gather(handle: &mut JobHandle, events: &mut Vec<JobEvent>) -> bool {
+    while let Ok(event) = handle.events.try_recv() {
+        events.push(event);
+    }
+    events.last().is_some_and(JobEvent::is_last)
 }
 
 /// The voice with the clauses that were handed in.
