@@ -26,8 +26,23 @@ fn frame(seq: u64) -> Arc<Frame> {
     Arc::new(Frame { seq, pts: None, captured, wall, width, height, rgb: rgb.into() })
 }
 
-/// Milliseconds from handing in to the first and to the last event that its owner gets, and the tokens.
-fn look(engine: &dyn Engine, frames: Vec<Arc<Frame>>, max_tokens: u32) -> (f64, f64, u32) {
+/// What a look took.
+#[derive(Default, Clone, Copy)]
+struct Took {
+    /// From handing in to the first and to the last event that its owner got.
+    first_ms: f64,
+    last_ms: f64,
+    /// From handing in until the engine took it up.
+    way_in_ms: f64,
+    /// From the engine's saying the first word and the end until the owner had them.
+    way_out_ms: [f64; 2],
+    tokens: u32,
+}
+
+/// A row of the table: its name and its value of a look.
+type Row = (&'static str, fn(&Took) -> f64);
+
+fn look(engine: &dyn Engine, frames: Vec<Arc<Frame>>, max_tokens: u32) -> Took {
     let prompt = Prompt {
         system: "You watch a live video. Comment on what happens in one or two short sentences. ".repeat(4),
         instruction: "Only tell me what the dog does, and where it goes.".to_owned(),
@@ -37,19 +52,25 @@ fn look(engine: &dyn Engine, frames: Vec<Arc<Frame>>, max_tokens: u32) -> (f64, 
     let job = Job { stream: Arc::from("main"), prompt, frames, max_tokens, sampling, for_voice: false, urgent: false };
     let began = Instant::now();
     let mut handle = engine.submit(job);
-    let (mut first, mut count) = (None, 0);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let mut took = Took::default();
     while let Some(event) = handle.events.blocking_recv() {
         match event {
-            JobEvent::Text { .. } => {
-                first.get_or_insert_with(|| began.elapsed());
+            JobEvent::Started { at } => took.way_in_ms = ms(at - began),
+            JobEvent::Text { at, .. } if took.first_ms == 0.0 => {
+                took.first_ms = ms(began.elapsed());
+                took.way_out_ms[0] = ms(at.elapsed());
             }
-            JobEvent::Done { tokens, .. } => count = tokens,
+            JobEvent::Done { at, tokens, .. } => {
+                took.last_ms = ms(began.elapsed());
+                took.way_out_ms[1] = ms(at.elapsed());
+                took.tokens = tokens;
+            }
             JobEvent::Failed(e) => panic!("{e}"),
             _ => {}
         }
     }
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    (ms(first.unwrap_or_default()), ms(began.elapsed()), count)
+    took
 }
 
 fn at(values: &mut [f64], share: f64) -> f64 {
@@ -66,7 +87,8 @@ fn config(folder: &Path) -> EngineConfig {
 
 fn measure(folder: &Path) {
     let launch = Launch {
-        program: env!("CARGO_BIN_EXE_vidette").into(),
+        // This very program, so that both engines are the same machine code at the same places.
+        program: Launch::own_program(),
         environment: std::env::vars_os().collect(),
         log: "warn".to_owned(),
         stall: Duration::from_secs(60),
@@ -86,59 +108,65 @@ fn measure(folder: &Path) {
         look(engine, window(0), 20);
     }
     // One new frame a look, as in commentary; then long answers, where only tokens cross.
-    let (mut cycles, mut firsts) = ([Vec::new(), Vec::new()], Vec::new());
-    let mut differences = Vec::new();
+    let short = pairs(PAIRS, |engine, i| look(engine, window(i), 20), &inside, &child);
+    let long = pairs(LONG_PAIRS, |engine, _| look(engine, window(1), 1000), &inside, &child);
+    let median = |who: usize, what: fn(&Took) -> f64| {
+        let mut values: Vec<f64> = short.iter().map(|pair| what(&pair[who])).collect();
+        at(&mut values, 0.5)
+    };
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    println!(
+        "\n{name}, {} pairs of looks of 4 frames (1 new) and 20 tokens, {} of long answers",
+        short.len(),
+        long.len()
+    );
+    println!("| medians, ms | inside | through the wall | difference |\n|---|---|---|---|");
+    let rows: [Row; 6] = [
+        ("handed in to the first word", |t| t.first_ms),
+        ("handed in to the end", |t| t.last_ms),
+        ("handed in until the engine takes it up", |t| t.way_in_ms),
+        ("the first word, from the engine to its owner", |t| t.way_out_ms[0]),
+        ("the end, from the engine to its owner", |t| t.way_out_ms[1]),
+        ("both ways of a look", |t| t.way_in_ms + t.way_out_ms[1]),
+    ];
+    for (what, value) in rows {
+        let (inside, through) = (median(0, value), median(1, value));
+        println!("| {what} | {inside:.2} | {through:.2} | {:+.2} |", through - inside);
+    }
+    let mut differences: Vec<f64> = short.iter().map(|[inside, through]| through.last_ms - inside.last_ms).collect();
+    let quartiles = |values: &mut [f64]| [0.5, 0.25, 0.75].map(|share| at(values, share));
+    let [median, low, high] = quartiles(&mut differences);
+    println!("Difference within a pair, to the end: {median:+.2} ms (quartiles {low:+.2} and {high:+.2})");
+    let rate = |took: &Took| f64::from(took.tokens) / (took.last_ms - took.first_ms) * 1e3;
+    let mut ratios: Vec<f64> = long.iter().map(|[inside, through]| rate(through) / rate(inside)).collect();
+    let mut rates = [0, 1].map(|who| long.iter().map(|pair| rate(&pair[who])).collect::<Vec<f64>>());
+    let [ratio, low, high] = quartiles(&mut ratios);
+    let [inside, through] = [0, 1].map(|who| at(&mut rates[who], 0.5));
+    println!(
+        "Tokens a second: {inside:.0} inside, {through:.0} through the wall; ratio within a pair {ratio:.3} \
+         (quartiles {low:.3} and {high:.3})"
+    );
+}
+
+/// Looks inside and through the wall, turn by turn, as many as fit into [`TIME`].
+fn pairs(
+    count: std::ops::RangeInclusive<u64>,
+    look: impl Fn(&dyn Engine, u64) -> Took,
+    inside: &dyn Engine,
+    child: &dyn Engine,
+) -> Vec<[Took; 2]> {
     let began = Instant::now();
-    for i in 1..=*PAIRS.end() {
-        if i > *PAIRS.start() && began.elapsed() > TIME {
-            break;
-        }
-        let mut pair = [(0.0, 0.0, 0); 2];
+    let enough = |i: u64| i > *count.start() && began.elapsed() > TIME;
+    let pair = |i: u64| {
+        let mut pair = [Took::default(); 2];
         for turn in 0..2 {
             // Who goes first changes, because the second finds the processor's caches warm.
             let who = (i as usize + turn) % 2;
-            let engine: &dyn Engine = if who == 0 { &inside } else { &child };
-            pair[who] = look(engine, window(i), 20);
+            pair[who] = look(if who == 0 { inside } else { child }, i);
         }
-        cycles[0].push(pair[0].1);
-        cycles[1].push(pair[1].1);
-        differences.push(pair[1].1 - pair[0].1);
-        firsts.push(pair[1].0 - pair[0].0);
-    }
-    let (mut rates, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
-    let began = Instant::now();
-    for i in 1..=*LONG_PAIRS.end() {
-        if i > *LONG_PAIRS.start() && began.elapsed() > TIME {
-            break;
-        }
-        let mut pair = [0.0; 2];
-        for turn in 0..2 {
-            let who = (i as usize + turn) % 2;
-            let engine: &dyn Engine = if who == 0 { &inside } else { &child };
-            let (first, last, tokens) = look(engine, window(1), 1000);
-            pair[who] = f64::from(tokens) / (last - first) * 1e3;
-        }
-        ratios.push(pair[1] / pair[0]);
-        rates[0].push(pair[0]);
-        rates[1].push(pair[1]);
-    }
-    println!(
-        "| {} | {} | {:.1} | {:.1} | {:+.2} ({:+.2} to {:+.2}) | {:+.2} | {} | {:.0} | {:.0} | {:.3} ({:.3} to {:.3}) |",
-        folder.file_name().unwrap_or_default().to_string_lossy(),
-        differences.len(),
-        at(&mut cycles[0], 0.5),
-        at(&mut cycles[1], 0.5),
-        at(&mut differences, 0.5),
-        at(&mut differences, 0.25),
-        at(&mut differences, 0.75),
-        at(&mut firsts, 0.5),
-        ratios.len(),
-        at(&mut rates[0], 0.5),
-        at(&mut rates[1], 0.5),
-        at(&mut ratios, 0.5),
-        at(&mut ratios, 0.25),
-        at(&mut ratios, 0.75),
-    );
+        pair
+    };
+    (1..=*count.end()).take_while(|i| !enough(*i)).map(pair).collect()
 }
 
 /// Milliseconds for frames to be elsewhere, with a word back: through a socket, and by a file in shared memory.
@@ -187,6 +215,12 @@ fn copying(frames: usize) -> [f64; 2] {
 }
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("engine-child") {
+        if let Err(error) = vidette::wall::child::serve(|_| Ok(())) {
+            eprintln!("{error}");
+        }
+        return;
+    }
     for frames in [1, 4] {
         let [socket, file] = copying(frames);
         println!("{frames} frames of 602x336 elsewhere: {socket:.2} ms by a socket, {file:.2} ms by shared memory");
@@ -196,13 +230,6 @@ fn main() {
         Some(folder) => vec![PathBuf::from(folder)],
         None => vec![root.join("tiny-random"), root.join("demo")],
     };
-    println!(
-        "Pairs of looks of 4 frames (1 new) and 20 tokens, and of long answers, turn by turn; medians (quartiles):"
-    );
-    println!(
-        "| model | pairs | cycle inside, ms | through the wall, ms | difference in pairs, ms | of the first token, ms \
-         | long pairs | tokens/s inside | through the wall | ratio |\n|---|---|---|---|---|---|---|---|---|---|"
-    );
     for folder in folders {
         measure(&folder);
     }

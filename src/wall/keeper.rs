@@ -17,6 +17,7 @@ use crate::shutdown::{self, Shutdown, Trigger};
 use crate::speech::minicpm::MiniCpmConfig;
 use bytes::{Buf, Bytes};
 use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +25,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
+
+/// Pieces that are written by one call: a look and the pixels of its frames.
+const PIECES: usize = 16;
 
 /// The engine in a child process, behind the engine's door.
 pub struct ProcessEngine {
@@ -304,7 +308,9 @@ impl<'k> Child<'k> {
         let bell = Arc::clone(&self.keeper.intake.bell);
         loop {
             self.hand_in();
-            let next = self.out.front().cloned();
+            // A look and its pixels by one call: the child is woken once.
+            let next: Vec<Bytes> = self.out.iter().take(PIECES).cloned().collect();
+            let pieces: Vec<IoSlice<'_>> = next.iter().map(|piece| IoSlice::new(piece)).collect();
             tokio::select! {
                 biased;
                 () = stopped.wait() => return End::Stopped,
@@ -313,7 +319,7 @@ impl<'k> Child<'k> {
                     Ok(0) | Err(_) => return End::Gone,
                 },
                 // Once the child is gone the reader says so.
-                wrote = writer.write(next.as_deref().unwrap_or_default()), if next.is_some() => match wrote {
+                wrote = writer.write_vectored(&pieces), if !pieces.is_empty() => match wrote {
                     Ok(bytes) => self.wrote(bytes),
                     Err(error) => { tracing::debug!(%error, "the engine's process does not listen"); self.out.clear(); }
                 },
@@ -330,10 +336,14 @@ impl<'k> Child<'k> {
         self.voice_vigil.tick(loading) || self.vigil.tick(self.ready.is_none())
     }
 
-    fn wrote(&mut self, bytes: usize) {
-        let Some(first) = self.out.front_mut() else { return };
-        first.advance(bytes);
-        if first.is_empty() {
+    fn wrote(&mut self, mut bytes: usize) {
+        while let Some(first) = self.out.front_mut() {
+            let of_it = bytes.min(first.len());
+            first.advance(of_it);
+            bytes -= of_it;
+            if !first.is_empty() {
+                return;
+            }
             self.out.pop_front();
         }
     }
