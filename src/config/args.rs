@@ -37,6 +37,9 @@ pub enum Command {
     Health(Box<RunArguments>),
     /// Check the configuration and end: 0 when it is sound, 64 when not.
     CheckConfig(Box<RunArguments>),
+    /// The engine's own process, started by `run`.
+    #[command(hide = true)]
+    EngineChild,
 }
 
 /// The arguments of `run`.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::window::{Bounds, Pick};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -73,6 +74,13 @@ pub struct VideoConfig {
     pub stall_timeout: Duration,
 }
 
+/// Where the engine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineProcess {
+    Child,
+    Inside,
+}
+
 /// Values of the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -87,6 +95,8 @@ pub struct ModelConfig {
     /// Where GPU backends lie; `None` for the place beside the program.
     pub backends: Option<PathBuf>,
     pub embedding_cache_bytes: usize,
+    pub process: EngineProcess,
+    pub stall_timeout: Duration,
 }
 
 /// Which voice speaks.
@@ -163,6 +173,22 @@ impl Environment for ProcessEnvironment {
     fn get(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
+}
+
+/// Variables that a child process needs to find libraries and devices, and to be as this one is.
+const CHILD_NAMES: [&str; 8] =
+    ["PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "RUST_BACKTRACE"];
+/// Beginnings of the names of such variables: of llama.cpp, GPU runtimes, threads and memory.
+const CHILD_PREFIXES: [&str; 12] =
+    ["GGML_", "LLAMA_", "MTMD_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "VK_", "OMP_", "GOMP_", "MALLOC_"];
+
+/// What of the process's own environment the engine's process gets: no camera's password, no token.
+pub fn child_environment() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_for_child)).collect()
+}
+
+fn is_for_child(name: &str) -> bool {
+    CHILD_NAMES.contains(&name) || name.starts_with("LC_") || CHILD_PREFIXES.iter().any(|p| name.starts_with(p))
 }
 
 impl Config {
@@ -256,6 +282,12 @@ impl Config {
                 gpu_layers: within("GPU_LAYERS", o.gpu_layers.unwrap_or(-1), -1, 10_000)?,
                 backends: o.backends_dir.clone(),
                 embedding_cache_bytes: mib("EMBEDDING_CACHE_MIB", o.embedding_cache_mib)?,
+                process: one_of(
+                    "ENGINE_PROCESS",
+                    o.engine_process.as_deref().unwrap_or("child"),
+                    &[("child", EngineProcess::Child), ("inside", EngineProcess::Inside)],
+                )?,
+                stall_timeout: seconds("ENGINE_STALL_TIMEOUT", o.engine_stall_timeout.unwrap_or(60.0), 0.5, 86_400.0)?,
             },
             commentary,
             voice: voice(&o, environment)?,

@@ -62,6 +62,12 @@ options! {
     /// MiB of frame embeddings kept, so that no frame is encoded twice. Default: 64
     {arg(value_name = "MIB", help_heading = "Model")}
     embedding_cache_mib: u32 = "EMBEDDING_CACHE_MIB",
+    /// Where the model runs: in a child process, which is started again when it crashes or hangs, or inside this one. Default: child
+    {arg(value_name = "WHERE", help_heading = "Model")}
+    engine_process: String = "ENGINE_PROCESS",
+    /// Seconds after which a child process that shows no progress within its work counts as hung; five times that while it loads. Default: 60
+    {arg(value_name = "SECONDS", help_heading = "Model")}
+    engine_stall_timeout: f64 = "ENGINE_STALL_TIMEOUT",
 
     /// Frames a second that the model may look at. Default: 2
     {arg(value_name = "FPS", help_heading = "Watching")}

@@ -178,3 +178,14 @@ fn the_command_line_is_sound() {
     let pull = Arguments::parse_from(["vidette", "pull", "minicpm-o-4.5"]);
     assert!(matches!(pull.command, Some(Command::Pull(_))));
 }
+
+#[test]
+fn the_engines_process_gets_no_secrets() {
+    for name in ["PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LC_ALL", "MALLOC_ARENA_MAX", "LD_LIBRARY_PATH"] {
+        assert!(is_for_child(name), "{name}");
+    }
+    for name in ["API_TOKEN", "HF_TOKEN", "CAMERA_PASSWORD", "LIVEKIT_API_SECRET", "NOTIFY_SOCKET", "PATHS", "AWS_KEY"]
+    {
+        assert!(!is_for_child(name), "{name}");
+    }
+}

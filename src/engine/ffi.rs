@@ -1,19 +1,17 @@
-//! llama.cpp and libmtmd behind safe types: model, vocabulary, vision tower, context, embeddings.
-//! Nearly all of the engine's `unsafe` is here. Not here: start-up and logs (`backend`), what to decode and when (`decode`, `worker`),
-//! checks of model files (`models::inspect`, which must come first: llama.cpp aborts on some bad files).
-//!
-//! The sys crate is used where the safe crate lacks the call (embeddings out, batches with embeddings,
-//! chunk by chunk evaluation); the safe crate owns the backend and the samplers.
+//! llama.cpp and libmtmd behind safe types: model, vocabulary, vision tower, context, embeddings. By the sys crate, since
+//! the safe one lacks embeddings out and batches with embeddings.
+//! Not here: start-up and logs (`backend`), what to decode and when (`session`, `desk`), checks of model files
+//! (`models::inspect`, which must come first: llama.cpp aborts on some bad files).
 
-use super::CancelFlag;
 use super::backend::{last_words, start};
+use super::{CancelFlag, Pulse};
 use crate::error::{Error, Result};
 use llama_cpp_sys_2 as sys;
 use std::ffi::{CStr, CString, c_void};
 use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A token id of the language model's vocabulary.
 pub type Token = sys::llama_token;
@@ -36,19 +34,30 @@ unsafe impl Send for Model {}
 unsafe impl Sync for Model {}
 
 impl Model {
-    /// Loads a GGUF file that `models::inspect` has passed. `gpu_layers` < 0 puts all layers on the GPU.
+    /// As [`load_telling`](Self::load_telling), when nobody watches.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(path: &Path, gpu_layers: i32) -> Result<Self> {
+        Self::load_telling(path, gpu_layers, &Pulse::default())
+    }
+
+    /// Loads a GGUF file that `models::inspect` has passed, with a beat of `pulse` for each part of it. `gpu_layers` < 0
+    /// puts all layers on the GPU.
     ///
     /// # Errors
     /// When llama.cpp refuses the file; the sentence holds its reason.
-    pub fn load(path: &Path, gpu_layers: i32) -> Result<Self> {
+    pub fn load_telling(path: &Path, gpu_layers: i32, pulse: &Pulse) -> Result<Self> {
         start()?;
         let c = c_path(path)?;
         last_words();
-        // SAFETY: the path is NUL-terminated and outlives the call; null is the documented failure
-        // (llama.h: llama_model_load_from_file).
+        // SAFETY: the path is NUL-terminated and outlives the call, as the pulse does, which the callback gets and only
+        // while loading; null is the documented failure (llama.h: llama_model_load_from_file, progress_callback).
         let raw = unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = gpu_layers;
+            params.progress_callback = Some(on_progress);
+            params.progress_callback_user_data = std::ptr::from_ref(pulse).cast_mut().cast();
             sys::llama_model_load_from_file(c.as_ptr(), params)
         };
         let raw = NonNull::new(raw).ok_or_else(|| {
@@ -159,32 +168,6 @@ impl Drop for Model {
         // SAFETY: contexts and vision towers borrow the model, so none is left (llama.h: llama_model_free).
         unsafe { sys::llama_model_free(self.raw.as_ptr()) }
     }
-}
-
-/// Lays `messages` (role, content) out by a chat template, with the opening of the answer at the end.
-/// `None` when llama.cpp does not know the template.
-pub fn apply_chat_template(template: &CStr, messages: &[(&CStr, &CStr)]) -> Option<String> {
-    let chat: Vec<_> = messages
-        .iter()
-        .map(|(role, content)| sys::llama_chat_message { role: role.as_ptr(), content: content.as_ptr() })
-        .collect();
-    let room = messages.iter().map(|(_, c)| c.count_bytes()).sum::<usize>() * 2 + 4096;
-    let mut buffer = vec![0u8; room];
-    // SAFETY: all strings are NUL-terminated and outlive the call; at most `len` bytes are written
-    // (llama.h: llama_chat_apply_template).
-    let n = unsafe {
-        sys::llama_chat_apply_template(
-            template.as_ptr(),
-            chat.as_ptr(),
-            chat.len(),
-            true,
-            buffer.as_mut_ptr().cast(),
-            i32::try_from(buffer.len()).unwrap_or(i32::MAX),
-        )
-    };
-    let n = usize::try_from(n).ok().filter(|n| *n <= buffer.len())?;
-    buffer.truncate(n);
-    String::from_utf8(buffer).ok()
 }
 
 /// The vision tower and its projector.
@@ -404,8 +387,15 @@ pub struct Context<'m> {
     n_batch: usize,
     sequences: i32,
     /// Looked at by llama.cpp's abort callback; boxed so that its address stays good.
-    watched: Box<Mutex<CancelFlag>>,
+    watched: Box<Watched>,
     _one_thread: PhantomData<*mut ()>,
+}
+
+/// What llama.cpp's abort callback gets.
+#[derive(Default)]
+struct Watched {
+    cancel: Mutex<CancelFlag>,
+    pulse: Mutex<Arc<Pulse>>,
 }
 
 /// What to put into the cache, in order.
@@ -463,8 +453,8 @@ impl<'m> Context<'m> {
             if let Some(pool) = pool {
                 sys::llama_attach_threadpool(raw.as_ptr(), pool.as_ptr(), pool.as_ptr());
             }
-            let watched = Box::new(Mutex::new(CancelFlag::default()));
-            let address: *const Mutex<CancelFlag> = &*watched;
+            let watched = Box::new(Watched::default());
+            let address: *const Watched = &*watched;
             sys::llama_set_abort_callback(raw.as_ptr(), Some(should_abort), address.cast_mut().cast());
             let Some(batch) = NonNull::new(sys::llama_batch_ext_init(raw.as_ptr())) else {
                 sys::llama_free(raw.as_ptr());
@@ -494,7 +484,12 @@ impl<'m> Context<'m> {
 
     /// From now on decoding stops at the next node of the graph once this flag is set (on the CPU).
     pub fn watch(&mut self, cancel: &CancelFlag) {
-        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = cancel.clone();
+        *self.watched.cancel.lock().unwrap_or_else(PoisonError::into_inner) = cancel.clone();
+    }
+
+    /// From now on decoding beats this pulse: with every node of the graph on the CPU, else with every batch.
+    pub fn tell(&mut self, pulse: &Arc<Pulse>) {
+        *self.watched.pulse.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(pulse);
     }
 
     /// Forgets the cells of `sequence` from position `from` on. False when the model can't cut there;
@@ -602,6 +597,7 @@ impl<'m> Context<'m> {
         let code =
             unsafe { sys::llama_process(self.raw.as_ptr(), sys::LLAMA_PROCESS_TYPE_DECODE, self.batch.as_ptr()) };
         self.clear_batch();
+        self.watched.pulse.lock().unwrap_or_else(PoisonError::into_inner).beat();
         decode_result(code)
     }
 
@@ -700,9 +696,16 @@ fn decode_result(code: i32) -> Result<()> {
 }
 
 unsafe extern "C" fn should_abort(data: *mut c_void) -> bool {
-    // SAFETY: `data` is the context's own boxed mutex, which it keeps until after llama_free.
-    let watched = unsafe { &*data.cast::<Mutex<CancelFlag>>() };
-    watched.lock().unwrap_or_else(PoisonError::into_inner).is_set()
+    // SAFETY: `data` is the context's own box, which it keeps until after llama_free.
+    let watched = unsafe { &*data.cast::<Watched>() };
+    watched.pulse.lock().unwrap_or_else(PoisonError::into_inner).beat();
+    watched.cancel.lock().unwrap_or_else(PoisonError::into_inner).is_set()
+}
+
+unsafe extern "C" fn on_progress(_: f32, data: *mut c_void) -> bool {
+    // SAFETY: `data` is the pulse that `load_telling` borrows for as long as the call that calls this.
+    unsafe { &*data.cast::<Pulse>() }.beat();
+    true
 }
 
 impl Drop for Context<'_> {

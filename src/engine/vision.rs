@@ -5,13 +5,14 @@ use super::ffi::{ImagePart, Model, Part, Token, Vision};
 use super::preprocess;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// How the projector wants its frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrameLayout {
     /// MiniCPM-V/o (`resampler`): one slice a frame, aspect kept, between `<image>` and `</image>`.
     OneSlice,

@@ -9,8 +9,9 @@ use super::session::Session;
 use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
 use super::vision::{Eye, FrameLayout};
-use super::{Engine, EngineState, EngineStatus, Job, JobEvent, JobHandle};
+use super::{CancelFlag, Engine, EngineState, EngineStatus, JOB_EVENTS, Job, JobEvent, JobHandle, Pulse};
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +19,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 /// What the engine needs to know; the files must have passed `models::inspect`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EngineConfig {
     pub language: PathBuf,
     pub projector: PathBuf,
@@ -81,6 +82,7 @@ impl EngineConfig {
 pub struct LlamaEngine {
     mailbox: Arc<Mailbox>,
     status: watch::Receiver<EngineStatus>,
+    pulse: Arc<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -91,6 +93,7 @@ impl LlamaEngine {
     /// When the operating system gives no thread.
     pub fn spawn(config: EngineConfig) -> Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
+        let pulse = Arc::new(Pulse::default());
         let (tell, status) = watch::channel(EngineStatus {
             state: EngineState::Loading,
             model: Some(config.name.clone()),
@@ -101,11 +104,27 @@ impl LlamaEngine {
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn({
-                let mailbox = Arc::clone(&mailbox);
-                move || run(&config, &mailbox, &tell)
+                let (mailbox, pulse) = (Arc::clone(&mailbox), Arc::clone(&pulse));
+                move || run(&config, &mailbox, &tell, &pulse)
             })
             .map_err(|e| Error::internal("engine_thread", format!("no thread for the engine: {e}")))?;
-        Ok(Self { mailbox, status, thread: Mutex::new(Some(thread)) })
+        Ok(Self { mailbox, status, pulse, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Its thread's signs of life.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// As [`Engine::submit`], with room for that many events, for an owner who lets them gather.
+    pub fn submit_with_room(&self, job: Job, room: usize) -> JobHandle {
+        let (handle, events, cancel) = JobHandle::pair_of(room, CancelFlag::default());
+        if let Err(ticket) = self.mailbox.put(Ticket { job, events, cancel }) {
+            let why = self.status.borrow().message.clone().unwrap_or_else(|| "the engine has ended".to_owned());
+            // The channel is new, so there is room for this.
+            let _told = ticket.events.try_send(JobEvent::Failed(Error::unavailable("engine_ended", why)));
+        }
+        handle
     }
 
     /// Takes no more jobs and waits for the thread; the running job ends at its next token. Blocks.
@@ -127,13 +146,7 @@ impl Drop for LlamaEngine {
 
 impl Engine for LlamaEngine {
     fn submit(&self, job: Job) -> JobHandle {
-        let (handle, events, cancel) = JobHandle::pair();
-        if let Err(ticket) = self.mailbox.put(Ticket { job, events, cancel }) {
-            let why = self.status.borrow().message.clone().unwrap_or_else(|| "the engine has ended".to_owned());
-            // The channel is new, so there is room for this.
-            let _told = ticket.events.try_send(JobEvent::Failed(Error::unavailable("engine_ended", why)));
-        }
-        handle
+        self.submit_with_room(job, JOB_EVENTS)
     }
 
     fn status(&self) -> watch::Receiver<EngineStatus> {
@@ -142,8 +155,8 @@ impl Engine for LlamaEngine {
 }
 
 /// The thread's body: load, serve, and say so when it ends.
-fn run(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineStatus>) {
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(config, mailbox, tell)));
+fn run(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineStatus>, pulse: &Arc<Pulse>) {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(config, mailbox, tell, pulse)));
     let message = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(e)) => Some(e.to_string()),
@@ -159,8 +172,14 @@ fn run(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineStat
     mailbox.close();
 }
 
-fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineStatus>) -> Result<()> {
+fn serve(
+    config: &EngineConfig,
+    mailbox: &Mailbox,
+    tell: &watch::Sender<EngineStatus>,
+    pulse: &Arc<Pulse>,
+) -> Result<()> {
     let began = Instant::now();
+    pulse.work(true);
     let threads = match config.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n as usize,
@@ -168,7 +187,9 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
     let threads = i32::try_from(threads.min(512)).unwrap_or(1);
     backend::start()?;
     let gpu = if config.gpu_layers == 0 { None } else { backend::gpu_name() };
-    let model = Model::load(&config.language, if gpu.is_some() { config.gpu_layers } else { 0 })?;
+    let layers = if gpu.is_some() { config.gpu_layers } else { 0 };
+    let model = Model::load_telling(&config.language, layers, pulse)?;
+    pulse.beat();
     let eye = Eye::load(
         &config.projector,
         &model,
@@ -182,7 +203,8 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
     let params = ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads };
     let context = Context::new(&model, params)?;
     let (layout, speech) = (Layout::of(&model), SpeechTokens::of(&model));
-    let session = Session::new(&model, context, config.slots.max(1) as usize).bridging(gpu.is_some());
+    let mut session = Session::new(&model, context, config.slots.max(1) as usize).bridging(gpu.is_some());
+    session.tell(pulse);
     let at_once = config.at_once(gpu.is_some());
     let load_s = began.elapsed().as_secs_f64();
     tracing::info!(model = %config.name, device = gpu.as_deref().unwrap_or("cpu"), load_s, "engine ready");
@@ -192,6 +214,6 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
         status.context_tokens = u32::try_from(session.budget()).unwrap_or(u32::MAX);
         status.load_s = Some(load_s);
     });
-    Desk::new(layout, speech, session, eye, at_once).serve(mailbox);
+    Desk::new(layout, speech, session, eye, at_once, Arc::clone(pulse)).serve(mailbox);
     Ok(())
 }
