@@ -427,6 +427,7 @@ fn config() -> EngineConfig {
         batch: 256,
         threads: 1,
         gpu_layers: 0,
+        weight: None,
         embedding_cache_bytes: 1 << 20,
     }
 }

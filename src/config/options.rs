@@ -53,7 +53,7 @@ options! {
     /// CPU threads of the model; 0 takes one for each core. Default: 0
     {arg(value_name = "N", help_heading = "Model")}
     threads: u32 = "THREADS",
-    /// Layers of the model on the GPU; -1 for all, 0 for none. Default: -1
+    /// Layers of the model on the GPU; -1 for as many as fit its free memory, 0 for none. Default: -1
     {arg(value_name = "N", allow_negative_numbers = true, help_heading = "Model")}
     gpu_layers: i32 = "GPU_LAYERS",
     /// Folder of GPU backends (libggml-cuda.so and the like). Default: the folder backends beside the program

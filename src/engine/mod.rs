@@ -22,6 +22,8 @@ mod ffi;
 mod mailbox;
 #[cfg(feature = "llama")]
 pub mod plain;
+#[cfg(feature = "llama")]
+mod plan;
 pub mod preprocess;
 mod pulse;
 #[cfg(feature = "llama")]
@@ -46,6 +48,8 @@ pub use pulse::Pulse;
 pub use backend::look_in as look_for_backends_in;
 #[cfg(feature = "llama")]
 pub(crate) use backend::{last_words as native_last_words, on_native_abort, start as start_native};
+#[cfg(feature = "llama")]
+pub use plan::ModelWeight;
 #[cfg(feature = "llama")]
 pub use vision::FrameLayout;
 #[cfg(feature = "llama")]

@@ -5,6 +5,7 @@ use super::backend;
 use super::desk::Desk;
 use super::ffi::{Context, ContextParams, Model};
 use super::mailbox::{Mailbox, Ticket};
+use super::plan::{self, ModelWeight, Plan};
 use super::session::Session;
 use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
@@ -42,8 +43,10 @@ pub struct EngineConfig {
     pub batch: u32,
     /// 0 takes one for each core.
     pub threads: u32,
-    /// Layers on the GPU; negative for all, 0 for none.
+    /// Layers on the GPU; negative for as many as fit, 0 for none.
     pub gpu_layers: i32,
+    /// What the model takes, so that it can be planned what fits; `None` has everything tried.
+    pub weight: Option<ModelWeight>,
     /// Most bytes of frame embeddings kept.
     pub embedding_cache_bytes: usize,
 }
@@ -64,6 +67,7 @@ impl EngineConfig {
             batch: 512,
             threads: 0,
             gpu_layers: -1,
+            weight: None,
             embedding_cache_bytes: 64 << 20,
         }
     }
@@ -187,27 +191,49 @@ fn serve(
     let threads = i32::try_from(threads.min(512)).unwrap_or(1);
     backend::start()?;
     let gpu = if config.gpu_layers == 0 { None } else { backend::gpu_name() };
-    let layers = if gpu.is_some() { config.gpu_layers } else { 0 };
-    let model = Model::load_telling(&config.language, layers, pulse)?;
+    let memory = gpu.as_ref().and_then(|_| backend::gpu_memory());
+    let plan = match (&config.weight, memory) {
+        _ if gpu.is_none() => Plan::asked(0),
+        (Some(weight), Some((free, _))) if config.gpu_layers < 0 => {
+            plan::plan(weight, u64::from(config.context_tokens) * u64::from(config.slots.max(1)), free)
+        }
+        _ => Plan::asked(config.gpu_layers),
+    };
+    if let Some(sentence) = &plan.sentence {
+        tracing::warn!("{sentence}");
+        tell.send_modify(|status| {
+            let notice = status.notice.take().map_or_else(String::new, |notice| format!("{notice}; "));
+            status.notice = Some(notice + sentence);
+        });
+    }
+    let model = Model::load_telling(&config.language, plan.layers, pulse)?;
     pulse.beat();
-    let eye = Eye::load(
-        &config.projector,
-        &model,
-        config.frame_layout,
-        gpu.is_some(),
-        threads,
-        config.embedding_cache_bytes,
-    )?;
+    let eye =
+        Eye::load(&config.projector, &model, config.frame_layout, plan.vision, threads, config.embedding_cache_bytes)?;
     let trained = model.n_ctx_train();
     let tokens_per_sequence = if trained > 0 { config.context_tokens.min(trained) } else { config.context_tokens };
     let params = ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads };
     let context = Context::new(&model, params)?;
     let (layout, speech) = (Layout::of(&model), SpeechTokens::of(&model));
-    let mut session = Session::new(&model, context, config.slots.max(1) as usize).bridging(gpu.is_some());
+    let mut session = Session::new(&model, context, config.slots.max(1) as usize).bridging(plan.layers != 0);
     session.tell(pulse);
-    let at_once = config.at_once(gpu.is_some());
+    let at_once = config.at_once(plan.layers != 0);
     let load_s = began.elapsed().as_secs_f64();
-    tracing::info!(model = %config.name, device = gpu.as_deref().unwrap_or("cpu"), load_s, "engine ready");
+    let device = gpu.as_deref().unwrap_or("cpu");
+    match backend::gpu_memory().filter(|_| gpu.is_some()) {
+        Some((free, total)) => tracing::info!(
+            model = %config.name,
+            device,
+            layers = %plan.share(config.weight.map(|w| w.layers)),
+            vision_on_gpu = plan.vision,
+            gpu_used_mib = (total.saturating_sub(free)) >> 20,
+            gpu_mib = total >> 20,
+            kv = "f16",
+            load_s,
+            "engine ready"
+        ),
+        None => tracing::info!(model = %config.name, device, load_s, "engine ready"),
+    }
     tell.send_modify(|status| {
         status.state = EngineState::Ready;
         status.device = Some(gpu.unwrap_or_else(|| "cpu".to_owned()));

@@ -6,7 +6,7 @@ use crate::config::EngineProcess;
 use crate::config::ModelConfig;
 use crate::engine::{AbsentEngine, Engine, EngineState, SamplingChoice};
 #[cfg(feature = "llama")]
-use crate::engine::{EngineConfig, LlamaEngine};
+use crate::engine::{EngineConfig, LlamaEngine, ModelWeight};
 use crate::error::{Error, Result};
 use crate::models::{self, ModelFiles};
 #[cfg(feature = "llama")]
@@ -236,7 +236,14 @@ async fn start(config: &ModelConfig, files: ModelFiles, log: Option<&str>) -> Re
     let demo = language.demo.then(|| language.path.parent().map(std::path::Path::to_owned)).flatten();
     let sampling = choice(language.sampling);
     let (width, tokens) = (language.n_embd as usize, language.n_vocab as usize);
+    let weight = ModelWeight {
+        language_bytes: language.bytes,
+        vision_bytes: projector.bytes,
+        layers: language.n_layer,
+        cell_bytes: 2 * 2 * u64::from(language.n_head_kv) * u64::from(language.head_dim),
+    };
     let engine = EngineConfig {
+        weight: Some(weight),
         frame_layout: if resampler { FrameLayout::OneSlice } else { FrameLayout::Whole },
         name,
         warning,
