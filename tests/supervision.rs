@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use vidette::engine::{
-    CRASHED, Engine, EngineConfig, EngineState, FrameLayout, Job, JobEvent, JobFinish, LlamaEngine, Prompt, Sampling,
+    CRASHED, Engine, EngineConfig, EngineState, FrameLayout, Job, JobEvent, JobFinish, KvType, LlamaEngine, Prompt,
+    Sampling,
 };
 use vidette::frame::Frame;
 use vidette::wall::{Launch, ProcessEngine};
@@ -428,6 +429,7 @@ fn config() -> EngineConfig {
         threads: 1,
         gpu_layers: 0,
         weight: None,
+        kv: KvType::F16,
         embedding_cache_bytes: 1 << 20,
     }
 }

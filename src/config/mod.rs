@@ -92,11 +92,19 @@ pub struct ModelConfig {
     pub parallel: u32,
     pub threads: u32,
     pub gpu_layers: i32,
+    pub kv: KvChoice,
     /// Where GPU backends lie; `None` for the place beside the program.
     pub backends: Option<PathBuf>,
     pub embedding_cache_bytes: usize,
     pub process: EngineProcess,
     pub stall_timeout: Duration,
+}
+
+/// How the model's cache keeps keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvChoice {
+    F16,
+    Q8_0,
 }
 
 /// Which voice speaks.
@@ -275,6 +283,7 @@ impl Config {
             model: ModelConfig {
                 path: o.model_path.clone(),
                 dir: o.models_dir.clone().unwrap_or_else(|| PathBuf::from("gguf")),
+                kv: kv_choice(o.kv_type.as_deref().unwrap_or("f16"))?,
                 context_tokens: within("CONTEXT_TOKENS", o.context_tokens.unwrap_or(4096), 512, 1 << 20)?,
                 slots: within("ENGINE_SLOTS", o.engine_slots.unwrap_or(2), 1, 64)?,
                 parallel: within("ENGINE_PARALLEL", o.engine_parallel.unwrap_or(0), 0, 64)?,
@@ -470,6 +479,14 @@ fn find_profile(name: &str) -> Result<&'static Profile> {
         let known: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
         bad("PROFILE", &format!("must be one of {}", known.join(", ")))
     })
+}
+
+/// `KV_TYPE`, or an option of that meaning.
+///
+/// # Errors
+/// When there is no such type.
+pub fn kv_choice(value: &str) -> Result<KvChoice> {
+    one_of("KV_TYPE", value, &[("f16", KvChoice::F16), ("q8_0", KvChoice::Q8_0)])
 }
 
 fn one_of<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T> {

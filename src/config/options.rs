@@ -44,6 +44,9 @@ options! {
     /// Tokens that one stream's prompt and answer may take together; more takes memory (144 KiB a token with the 8B model). Default: 4096
     {arg(value_name = "N", help_heading = "Model")}
     context_tokens: u32 = "CONTEXT_TOKENS",
+    /// How the model's cache keeps keys and values: f16, or q8_0 for nearly half the memory and some error. Default: f16
+    {arg(value_name = "TYPE", help_heading = "Model")}
+    kv_type: String = "KV_TYPE",
     /// Streams that keep their prompt in the model's cache at once; raise it to the number of cameras. Default: 2
     {arg(value_name = "N", help_heading = "Model")}
     engine_slots: u32 = "ENGINE_SLOTS",

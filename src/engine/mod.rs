@@ -34,6 +34,9 @@ mod speech_tokens;
 mod template;
 #[cfg(all(test, feature = "llama"))]
 mod tests;
+#[cfg(feature = "llama")]
+#[path = "tower/ffi.rs"]
+mod tower;
 #[cfg(any(test, feature = "llama"))]
 mod utf8;
 #[cfg(feature = "llama")]
@@ -104,6 +107,34 @@ impl Default for Sampling {
     /// temperature 0.7, top_p 0.8, top_k 100, repetition_penalty 1.05.
     fn default() -> Self {
         Self { temperature: 0.7, top_p: 0.8, top_k: 100, min_p: 0.0, repeat_penalty: 1.05, seed: None }
+    }
+}
+
+/// How the cache keeps keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KvType {
+    /// 16 bits a number: exact.
+    F16,
+    /// 8.5 bits a number: nearly half the memory, at some error (docs/PERFORMANCE.md). The heads' width must be a
+    /// multiple of 32.
+    Q8_0,
+}
+
+impl KvType {
+    /// As `KV_TYPE` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// Bytes that `numbers` take; a multiple of 32.
+    pub fn bytes(self, numbers: u64) -> u64 {
+        match self {
+            Self::F16 => numbers * 2,
+            Self::Q8_0 => numbers / 32 * 34,
+        }
     }
 }
 

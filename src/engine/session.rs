@@ -2,8 +2,9 @@
 //! in one batch. Not here: whose turn it is (`worker`), how pictures become embeddings
 //! (`vision`), which token comes next (`choice`).
 
-use super::ffi::{Context, Entry, Input, Model, Part, Token};
+use super::ffi::{Context, Entry, Input, Model, Token};
 use super::template::PromptTokens;
+use super::tower::Part;
 use super::vision::{EncodedFrame, Eye};
 use super::{CancelFlag, Pulse};
 use crate::error::{Error, Result};

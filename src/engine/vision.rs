@@ -1,8 +1,9 @@
 //! Frames to embeddings, each once: the vision tower with its cache.
 //! Not here: resampling (`preprocess`), decoding embeddings (`session`).
 
-use super::ffi::{ImagePart, Model, Part, Token, Vision};
+use super::ffi::{Model, Token};
 use super::preprocess;
+use super::tower::{ImagePart, Part, Vision};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use serde::{Deserialize, Serialize};

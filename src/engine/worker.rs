@@ -10,7 +10,7 @@ use super::session::Session;
 use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
 use super::vision::{Eye, FrameLayout};
-use super::{CancelFlag, Engine, EngineState, EngineStatus, JOB_EVENTS, Job, JobEvent, JobHandle, Pulse};
+use super::{CancelFlag, Engine, EngineState, EngineStatus, JOB_EVENTS, Job, JobEvent, JobHandle, KvType, Pulse};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -47,6 +47,8 @@ pub struct EngineConfig {
     pub gpu_layers: i32,
     /// What the model takes, so that it can be planned what fits; `None` has everything tried.
     pub weight: Option<ModelWeight>,
+    /// How the cache keeps keys and values.
+    pub kv: KvType,
     /// Most bytes of frame embeddings kept.
     pub embedding_cache_bytes: usize,
 }
@@ -68,6 +70,7 @@ impl EngineConfig {
             threads: 0,
             gpu_layers: -1,
             weight: None,
+            kv: KvType::F16,
             embedding_cache_bytes: 64 << 20,
         }
     }
@@ -212,7 +215,9 @@ fn serve(
         Eye::load(&config.projector, &model, config.frame_layout, plan.vision, threads, config.embedding_cache_bytes)?;
     let trained = model.n_ctx_train();
     let tokens_per_sequence = if trained > 0 { config.context_tokens.min(trained) } else { config.context_tokens };
-    let params = ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads };
+    let kv = config.kv;
+    let params =
+        ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads, kv };
     let context = Context::new(&model, params)?;
     let (layout, speech) = (Layout::of(&model), SpeechTokens::of(&model));
     let mut session = Session::new(&model, context, config.slots.max(1) as usize).bridging(plan.layers != 0);
@@ -228,7 +233,7 @@ fn serve(
             vision_on_gpu = plan.vision,
             gpu_used_mib = (total.saturating_sub(free)) >> 20,
             gpu_mib = total >> 20,
-            kv = "f16",
+            kv = kv.name(),
             load_s,
             "engine ready"
         ),
