@@ -9,6 +9,7 @@ use crate::process::Usage;
 use crate::source::{SourceHandle, SourceStatus};
 use crate::speech::{Speaker, SpeechStatus};
 use crate::thumbnail::Thumbnails;
+use crate::webcam::RoomStatus;
 use crate::window::{Pick, SharedWindow};
 use serde::Serialize;
 use std::sync::Arc;
@@ -79,6 +80,10 @@ pub struct CommentaryStatus {
 pub struct StreamStatus {
     pub stream: String,
     pub source: SourceStatus,
+    /// The program is in the stream's LiveKit room.
+    pub livekit_connected: bool,
+    /// That room; `None` while LiveKit is off.
+    pub livekit: Option<RoomStatus>,
     pub commentary: CommentaryStatus,
     pub engine: EngineStatus,
     pub voice: SpeechStatus,
@@ -116,6 +121,8 @@ pub struct Stream {
     engine: watch::Receiver<EngineStatus>,
     /// `None` when no voice was asked for.
     speaker: Option<Arc<Speaker>>,
+    /// `None` while LiveKit is off.
+    room: Option<watch::Receiver<RoomStatus>>,
     born: Instant,
 }
 
@@ -146,8 +153,14 @@ impl Stream {
             commentary: watch::Sender::new(commentary),
             engine,
             speaker,
+            room: None,
             born: Instant::now(),
         }
+    }
+
+    /// The same, with its LiveKit room.
+    pub(super) fn with_room(self, room: Option<watch::Receiver<RoomStatus>>) -> Self {
+        Self { room, ..self }
     }
 
     /// The stream's name.
@@ -238,9 +251,12 @@ impl Stream {
     /// All of the state now.
     pub fn status(&self) -> StreamStatus {
         let (window_frames, window_bytes, _) = self.window.level();
+        let livekit = self.room.as_ref().map(|room| room.borrow().clone());
         StreamStatus {
             stream: self.name.to_string(),
             source: self.source.status().borrow().clone(),
+            livekit_connected: livekit.as_ref().is_some_and(|room| room.connected),
+            livekit,
             commentary: self.commentary.borrow().clone(),
             engine: self.engine.borrow().clone(),
             voice: self.speaker.as_ref().map_or_else(SpeechStatus::off, |speaker| speaker.status()),

@@ -1,5 +1,7 @@
 //! The task that keeps one stream's source alive: takes commands, connects, waits, connects again, tells the status.
-//! Not here: the rules of it (`states`), one connection (`session`).
+//! Not here: the rules of it (`states`), one connection (`session`), a camera in a room (`webcam`).
+
+mod webcam;
 
 use super::config::IngestConfig;
 use super::fault::Failure;
@@ -9,11 +11,12 @@ use super::session::{End, Progress, Session};
 use super::spec::{NetSource, SourceSpec};
 use super::states::{Course, Loss, Next};
 use crate::bus::Bus;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{Metrics, StreamLabel};
 use crate::secret::SafeUrl;
 use crate::shutdown::Shutdown;
 use crate::source::{COMMANDS, SourceCommand, SourceFault, SourceHandle, SourceState, SourceStatus};
+use crate::webcam::Camera;
 use crate::window::SharedWindow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -27,25 +30,28 @@ const HOPS: usize = 5;
 const REOPEN: Duration = Duration::from_millis(500);
 
 /// Starts the supervisor of the stream `name`. It ends with `shutdown`, its pipeline closed, or when all handles are
-/// dropped. Call it within a tokio runtime, after [`super::init`].
+/// dropped. `camera` brings the pictures of the source `webcam`, which is refused without it. Call it within a tokio
+/// runtime, after [`super::init`].
 pub fn spawn(
     name: &str,
     config: IngestConfig,
     window: Arc<SharedWindow>,
     bus: Arc<Bus>,
     metrics: Arc<Metrics>,
+    camera: Option<Camera>,
     shutdown: Shutdown,
 ) -> (SourceHandle, JoinHandle<()>) {
     // Senders wait when it is full.
     let (commands_in, commands) = mpsc::channel(COMMANDS);
     let (status, status_out) = watch::channel(SourceStatus::default());
     let config = Arc::new(config);
-    let orders = Orders { commands, shutdown, config: Arc::clone(&config) };
+    let orders = Orders { commands, shutdown, config: Arc::clone(&config), webcam: camera.is_some() };
     let supervisor = Supervisor {
         outlet: Arc::new(Outlet::new(name, window, bus, Arc::clone(&metrics))),
         board: Board::new(name, status, metrics),
         config,
         sessions: 0,
+        camera,
     };
     (SourceHandle::new(commands_in, status_out), tokio::spawn(supervisor.run(orders)))
 }
@@ -69,6 +75,8 @@ struct Orders {
     commands: mpsc::Receiver<SourceCommand>,
     shutdown: Shutdown,
     config: Arc<IngestConfig>,
+    /// There is a room whose camera can be taken.
+    webcam: bool,
 }
 
 impl Orders {
@@ -95,7 +103,12 @@ impl Orders {
     }
 
     fn understand(&self, source: &str) -> Result<(SourceSpec, Box<Course>)> {
-        Ok((SourceSpec::parse(source, &self.config.policy)?, Box::new(Course::new(&self.config)?)))
+        let spec = SourceSpec::parse(source, &self.config.policy)?;
+        if spec == SourceSpec::Webcam && !self.webcam {
+            return Err(Error::unavailable("livekit_off", "the source webcam needs LiveKit, which is off")
+                .hint("set LIVEKIT_ENABLED=true with LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET"));
+        }
+        Ok((spec, Box::new(Course::new(&self.config)?)))
     }
 }
 
@@ -104,6 +117,7 @@ struct Supervisor {
     board: Board,
     config: Arc<IngestConfig>,
     sessions: u64,
+    camera: Option<Camera>,
 }
 
 impl Supervisor {
@@ -122,7 +136,19 @@ impl Supervisor {
                     self.outlet.clear();
                     self.board.started(&spec);
                     let _the_caller_may_have_left = reply.send(Ok(()));
-                    self.keep(&spec, *course, &mut orders).await
+                    match (spec, self.camera.take()) {
+                        (SourceSpec::Webcam, Some(mut camera)) => {
+                            camera.want(true);
+                            let order = self.keep_webcam(&mut camera, *course, &mut orders).await;
+                            camera.want(false);
+                            self.camera = Some(camera);
+                            order
+                        }
+                        (spec, camera) => {
+                            self.camera = camera;
+                            self.keep(&spec, *course, &mut orders).await
+                        }
+                    }
                 }
             };
         }
@@ -194,6 +220,7 @@ impl Supervisor {
             config: Arc::clone(&self.config),
             udp: course.udp(),
             hardware: course.hardware(),
+            feed: None,
         };
         let mut session = match Session::start(SessionId(self.sessions), plan, Arc::clone(&self.outlet)) {
             Ok(session) => session,
