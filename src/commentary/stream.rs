@@ -9,6 +9,7 @@ use crate::process::Usage;
 use crate::source::{AskedBy, SourceHandle, SourceState, SourceStatus};
 use crate::speech::{Speaker, SpeechStatus};
 use crate::thumbnail::Thumbnails;
+use crate::webcam::RoomStatus;
 use crate::window::{Pick, SharedWindow};
 use serde::Serialize;
 use std::sync::Arc;
@@ -79,6 +80,10 @@ pub struct CommentaryStatus {
 pub struct StreamStatus {
     pub stream: String,
     pub source: SourceStatus,
+    /// The program is in the stream's LiveKit room.
+    pub livekit_connected: bool,
+    /// That room; `None` while LiveKit is off.
+    pub livekit: Option<RoomStatus>,
     pub commentary: CommentaryStatus,
     pub engine: EngineStatus,
     pub voice: SpeechStatus,
@@ -127,6 +132,8 @@ pub struct Stream {
     engine: watch::Receiver<EngineStatus>,
     /// `None` when no voice was asked for.
     speaker: Option<Arc<Speaker>>,
+    /// `None` while LiveKit is off.
+    room: Option<watch::Receiver<RoomStatus>>,
     born: Instant,
 }
 
@@ -157,8 +164,14 @@ impl Stream {
             commentary: watch::Sender::new(commentary),
             engine,
             speaker,
+            room: None,
             born: Instant::now(),
         }
+    }
+
+    /// The same, with its LiveKit room.
+    pub(super) fn with_room(self, room: Option<watch::Receiver<RoomStatus>>) -> Self {
+        Self { room, ..self }
     }
 
     /// The stream's name.
@@ -262,6 +275,7 @@ impl Stream {
         let wait = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs_f64();
         source.next_attempt_in_s = source.next_attempt.map(wait);
         let engine = self.engine.borrow().clone();
+        let livekit = self.room.as_ref().map(|room| room.borrow().clone());
         StreamStatus {
             stream: self.name.to_string(),
             capture_healthy: source.state == SourceState::Streaming,
@@ -271,6 +285,8 @@ impl Stream {
             frames: self.window.taken(),
             frames_dropped,
             source,
+            livekit_connected: livekit.as_ref().is_some_and(|room| room.connected),
+            livekit,
             commentary: self.commentary.borrow().clone(),
             engine,
             voice: self.speaker.as_ref().map_or_else(SpeechStatus::off, |speaker| speaker.status()),

@@ -1,5 +1,7 @@
 //! The task that keeps one stream's source alive: takes commands, connects, waits, connects again, tells the status.
-//! Not here: the rules of it (`states`), one connection (`session`).
+//! Not here: the rules of it (`states`), one connection (`session`), a camera in a room (`webcam`).
+
+mod webcam;
 
 use super::config::IngestConfig;
 use super::fault::{Failure, subject};
@@ -11,11 +13,12 @@ use super::session::{End, Progress, Session};
 use super::spec::{NetSource, SourceSpec};
 use super::states::{Course, Loss, Next};
 use crate::bus::Bus;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, StreamLabel};
 use crate::secret::SafeUrl;
 use crate::shutdown::Shutdown;
 use crate::source::{AskedBy, COMMANDS, SourceCommand, SourceFault, SourceHandle, SourceState, SourceStatus};
+use crate::webcam::Camera;
 use crate::window::SharedWindow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -29,25 +32,28 @@ const HOPS: usize = 5;
 const REOPEN: Duration = Duration::from_millis(500);
 
 /// Starts the supervisor of the stream `name`. It ends with `shutdown`, its pipeline closed, or when all handles are
-/// dropped. Call it within a tokio runtime, after [`super::init`].
+/// dropped. `camera` brings the pictures of the source `webcam`, which is refused without it. Call it within a tokio
+/// runtime, after [`super::init`].
 pub fn spawn(
     name: &str,
     config: IngestConfig,
     window: Arc<SharedWindow>,
     bus: Arc<Bus>,
     metrics: Arc<Metrics>,
+    camera: Option<Camera>,
     shutdown: Shutdown,
 ) -> (SourceHandle, JoinHandle<()>) {
     // Senders wait when it is full.
     let (commands_in, commands) = mpsc::channel(COMMANDS);
     let (status, status_out) = watch::channel(SourceStatus::default());
     let config = Arc::new(config);
-    let orders = Orders { commands, shutdown, config: Arc::clone(&config) };
+    let orders = Orders { commands, shutdown, config: Arc::clone(&config), webcam: camera.is_some() };
     let supervisor = Supervisor {
         outlet: Arc::new(Outlet::new(name, window, bus, Arc::clone(&metrics))),
         board: Board::new(name, status, metrics),
         config,
         sessions: 0,
+        camera,
     };
     (SourceHandle::new(commands_in, status_out), tokio::spawn(supervisor.run(orders)))
 }
@@ -72,6 +78,8 @@ struct Orders {
     commands: mpsc::Receiver<SourceCommand>,
     shutdown: Shutdown,
     config: Arc<IngestConfig>,
+    /// There is a room whose camera can be taken.
+    webcam: bool,
 }
 
 impl Orders {
@@ -102,6 +110,10 @@ impl Orders {
     fn understand(&self, source: &str, asked_by: AskedBy) -> Result<(SourceSpec, Box<Course>)> {
         let policy = self.config.policy_for(asked_by);
         let spec = SourceSpec::parse(source, policy)?;
+        if spec == SourceSpec::Webcam && !self.webcam {
+            return Err(Error::unavailable("livekit_off", "the source webcam needs LiveKit, which is off")
+                .hint("set LIVEKIT_ENABLED=true with LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET"));
+        }
         if let (SourceSpec::File(file), AskedBy::Client) = (&spec, asked_by)
             && let Err(error) = policy.check_file(file)
             && error.kind == Kind::Denied
@@ -118,6 +130,7 @@ struct Supervisor {
     board: Board,
     config: Arc<IngestConfig>,
     sessions: u64,
+    camera: Option<Camera>,
 }
 
 impl Supervisor {
@@ -136,7 +149,19 @@ impl Supervisor {
                     self.outlet.clear();
                     self.board.started(&spec);
                     let _the_caller_may_have_left = reply.send(Ok(()));
-                    self.keep(&spec, asked_by, *course, &mut orders).await
+                    match (spec, self.camera.take()) {
+                        (SourceSpec::Webcam, Some(mut camera)) => {
+                            camera.want(true);
+                            let order = self.keep_webcam(&mut camera, *course, &mut orders).await;
+                            camera.want(false);
+                            self.camera = Some(camera);
+                            order
+                        }
+                        (spec, camera) => {
+                            self.camera = camera;
+                            self.keep(&spec, asked_by, *course, &mut orders).await
+                        }
+                    }
                 }
             };
         }
@@ -200,6 +225,7 @@ impl Supervisor {
                 asked_by,
                 udp: course.udp(),
                 hardware: course.hardware(),
+                feed: None,
             };
             match self.connect(plan, course, orders).await? {
                 (End::Redirected { location }, _) => {

@@ -48,7 +48,7 @@ impl Rig {
         let (bus, metrics) = (Arc::new(Bus::new()), Arc::new(Metrics::new()));
         let (trigger, shutdown) = pair();
         let (source, task) =
-            spawn("main", config, Arc::clone(&window), Arc::clone(&bus), Arc::clone(&metrics), shutdown);
+            spawn("main", config, Arc::clone(&window), Arc::clone(&bus), Arc::clone(&metrics), None, shutdown);
         Self { window, bus, metrics, source, trigger, task }
     }
 

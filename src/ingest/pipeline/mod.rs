@@ -3,11 +3,14 @@
 
 mod branch;
 mod decoder;
+mod feed;
 mod guard;
 mod jfif;
 mod pace;
 mod rate;
 mod source;
+
+pub(super) use feed::Feed;
 
 use super::config::IngestConfig;
 use super::elements::{chain, factory_name, make, pad, set};
@@ -35,6 +38,8 @@ pub(super) struct Plan {
     pub(super) udp: bool,
     /// Hardware decoders may be tried.
     pub(super) hardware: bool,
+    /// Where a webcam's pictures come in.
+    pub(super) feed: Option<Feed>,
 }
 
 impl Plan {
