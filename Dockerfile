@@ -1,7 +1,7 @@
 # Vidette in a container. Models are never in the image: they are mounted (compose.yaml).
 #
 #   docker build -t vidette .                                          # CPU
-#   docker build -t vidette --build-arg FEATURES=cuda \
+#   docker build -t vidette \
 #       --build-arg BUILD_BASE=nvidia/cuda:12.8.1-devel-ubuntu24.04 \
 #       --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .      # NVIDIA
 #
@@ -10,8 +10,9 @@ ARG BUILD_BASE=debian:12
 ARG BASE=debian:12-slim
 
 FROM ${BUILD_BASE} AS build
-ARG FEATURES=""
 ARG TARGET_CPU=""
+# Which NVIDIA cards it computes on, where the base has nvcc: Turing to Blackwell.
+ARG CUDA_ARCHITECTURES="75;80;86;89;90;100;120"
 ARG RUST_VERSION=1.95.0
 ENV DEBIAN_FRONTEND=noninteractive CARGO_HOME=/usr/local/cargo RUSTUP_HOME=/usr/local/rustup \
     PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -28,8 +29,11 @@ RUN curl --proto '=https' --tlsv1.2 -sSf -o /tmp/rustup-init \
 WORKDIR /src
 COPY . .
 # Without TARGET_CPU it runs on any machine of its kind; x86-64-v3 (AVX2) lets a model on the CPU use more of it.
-RUN RUSTFLAGS="${TARGET_CPU:+-C target-cpu=${TARGET_CPU}}" cargo build --release --locked ${FEATURES:+--features "${FEATURES}"} \
+RUN RUSTFLAGS="${TARGET_CPU:+-C target-cpu=${TARGET_CPU}}" cargo build --release --locked \
     && strip -o /vidette target/release/vidette
+# The program finds its GPU backends in the folder beside it; without nvcc it stays empty.
+RUN mkdir /backends \
+    && if command -v nvcc >/dev/null; then CUDA_ARCHITECTURES="${CUDA_ARCHITECTURES}" scripts/build-backend.sh cuda /backends; fi
 
 FROM ${BASE}
 ENV DEBIAN_FRONTEND=noninteractive
@@ -41,6 +45,7 @@ RUN apt-get update \
     && useradd --system --uid 10001 --user-group --groups video --home-dir /var/lib/vidette --create-home vidette \
     && mkdir -p /models /media
 COPY --from=build /vidette /usr/local/bin/vidette
+COPY --from=build /backends /usr/local/bin/backends
 # Everything that is written lies in /var/lib/vidette (what is kept) and /tmp (what is not): the rest may be read-only.
 ENV MODELS_DIR=/models MEDIA_DIR=/media STATE_DIR=/var/lib/vidette XDG_CACHE_HOME=/tmp \
     SERVER_HOST=0.0.0.0 SERVER_PORT=8199 MALLOC_ARENA_MAX=2

@@ -27,7 +27,7 @@ PAGE_PACKAGES = nodejs npm
 DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
 	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
 
-.PHONY: help run build test check docs setup setup-test tiny-model pull bench soak soak-audio dist check-dockerfile eval-demo demo-clips fuzz clean livekit livekit-keys
+.PHONY: help run build test check docs setup setup-test tiny-model pull bench bench-check soak soak-audio dist check-dockerfile eval-demo demo-clips fuzz clean livekit livekit-keys
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -58,6 +58,9 @@ pull: build ## Download MODEL
 bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
 	$(CARGO) bench --locked --bench engine --bench program --bench speech
 
+bench-check: build ## Fails when frames encoded once and a kept prompt no longer pay (a ratio within one run)
+	./target/release/vidette bench --random tiny --streams 0 --looks 20 --at-least 1.5
+
 soak-audio: build tiny-model ## Ten minutes of the voice: losses, timing, memory (SECONDS=60 for a short run)
 	$(PYTHON) scripts/soak_audio.py --seconds $(or $(SECONDS),600)
 
@@ -67,7 +70,7 @@ soak: build tiny-model ## Hours among dying cameras and clients that stall: memo
 	$(CARGO) build --release --locked --features leak-on-purpose --target-dir target/leak
 	$(PYTHON) scripts/soak.py --binary target/leak/release/vidette --expect-leak --csv soak-leak.csv --seconds $(or $(SECONDS),1800)
 
-dist: setup ## dist/vidette-….tar.gz with licences and an SBOM (FEATURES=cuda for NVIDIA)
+dist: build ## dist/vidette-….tar.gz with licences and an SBOM
 	CARGO="$(CARGO)" scripts/dist.sh
 
 check-dockerfile: dist ## The Dockerfile's own steps in a clean Debian root, without Docker (needs root)

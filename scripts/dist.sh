@@ -1,23 +1,24 @@
 #!/bin/sh
 # Makes dist/vidette-VERSION-ARCH.tar.gz: the program (the page is inside), its documents and examples, the licences of
-# everything in it, an SBOM, and how to install it. PROFILE=dev takes the debug build, for tests of this script.
+# everything in it, an SBOM, and how to install it; with the GPU backends that `make build` has made, where there are any.
+# PROFILE=dev takes the debug build, for tests of this script.
 set -eu
 cd "$(dirname "$0")/.."
 profile="${PROFILE:-release}"
-features="${FEATURES:-}"
 cargo="${CARGO:-cargo}"
 if [ "$profile" = dev ]; then folder=debug; else folder=$profile; fi
-[ -n "${SKIP_BUILD:-}" ] || $cargo build --profile "$profile" --locked ${features:+--features "$features"}
+[ -n "${SKIP_BUILD:-}" ] || $cargo build --profile "$profile" --locked
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-name="vidette-$version-$(uname -m)-linux${features:+-$features}"
+name="vidette-$version-$(uname -m)-linux"
 stage="dist/$name"
 rm -rf "$stage"
 mkdir -p "$stage/bin" "$stage/docs" "$stage/examples"
 strip -o "$stage/bin/vidette" "${CARGO_TARGET_DIR:-target}/$folder/vidette"
 cp README.md CHANGELOG.md LICENSE SECURITY.md .env.example "$stage/"
 cp docs/*.md "$stage/docs/"
-cp packaging/* config/livekit.yaml compose.yaml compose.gpu.yaml "$stage/examples/"
-python3 scripts/sbom.py --features "$features" --out "$stage"
+[ ! -d "${CARGO_TARGET_DIR:-target}/$folder/backends" ] || cp -r "${CARGO_TARGET_DIR:-target}/$folder/backends" "$stage/bin/"
+cp packaging/*.json packaging/*.yaml config/livekit.yaml compose.yaml compose.gpu.yaml "$stage/examples/"
+python3 scripts/sbom.py --out "$stage"
 packages=$(sed -n '/^RUN_PACKAGES/,/[^\\]$/p' Makefile | sed 's/^RUN_PACKAGES = //; s/\\$//' | tr -s '[:space:]' ' ')
 cat >"$stage/INSTALL.txt" <<EOF
 Vidette $version. It needs Debian 12, Ubuntu 24.04 or newer, and these packages:

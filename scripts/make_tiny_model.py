@@ -16,6 +16,8 @@ What llama.cpp (llama-cpp-sys-2 0.1.161, tools/mtmd/clip.cpp and models/minicpmv
    matrices (an old habit of the converters, kept here) can't be told from the right ones;
  * clip.minicpmv_version 100045 is MiniCPM-o 4.5.
 
+--full makes one of the published widths and depths (17 GB; a pattern repeated, so that it is written in minutes): for
+measuring speed and memory where the published files are not.
 --demo makes one that passes for the demo model: `vidette.demo` and recommended sampling instead of `vidette.random`.
 --wrong-width, --version and --no-image-tokens make files that must be refused, for the tests of that.
 """
@@ -50,6 +52,13 @@ PATCH = 14
 SLICE = 448
 POSITIONS = 70 * 70
 QUERIES = 64
+# What --full sets in place of the above; the scales below are for the tiny widths, and shrink with the root of the width.
+FULL = {
+    "LAYERS": 36, "HEADS": 32, "HEADS_KV": 8, "HEAD_WIDTH": 128, "FEED_FORWARD": 12288, "CONTEXT": 40960,
+    "TOWER_WIDTH": 1152, "TOWER_LAYERS": 27, "TOWER_HEADS": 16, "TOWER_FEED_FORWARD": 4304,
+}  # fmt: skip
+FULL_WIDTH = 4096
+FULL_VOCABULARY = 151748
 MINICPM_O_4_5 = 100045
 
 IMAGE_TOKENS = ["<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"]
@@ -99,6 +108,20 @@ class Random:
         return (values * np.asarray(scale, np.float32)).astype(dtype)
 
 
+class Repeated(Random):
+    """The same for large tensors: some rows of random numbers, over and over, smaller for wide inputs."""
+
+    ROWS = 251
+
+    def __call__(self, name, shape, scale, dtype=np.float16):
+        if len(shape) != 2 or shape[0] <= self.ROWS:
+            return super().__call__(name, shape, scale, dtype)
+        # One scale for all rows here: which tokens are likely does not matter.
+        scale = float(np.max(scale)) * (128 / max(shape[1], 128)) ** 0.5
+        rows = super().__call__(name, (self.ROWS, shape[1]), scale, dtype)
+        return np.tile(rows, (-(-shape[0] // self.ROWS), 1))[: shape[0]]
+
+
 def byte_symbols():
     """The printable character that stands for each byte in a byte-level BPE vocabulary (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -109,7 +132,7 @@ def byte_symbols():
     return [symbols[byte] for byte in range(256)]
 
 
-def vocabulary(image_tokens):
+def vocabulary(image_tokens, size=0):
     """Tokens, their types, and merges. All bytes are there, so any text can be tokenised."""
     symbols = byte_symbols()
     tokens = list(symbols)
@@ -126,7 +149,11 @@ def vocabulary(image_tokens):
         if image_tokens or token not in IMAGE_TOKENS:
             tokens.append(token)
             types.append(gguf.TokenType.USER_DEFINED if token in USER_DEFINED else gguf.TokenType.CONTROL)
-    while len(tokens) % 32:
+    while len(tokens) < size:
+        # Words that no text is cut into, but that are read well.
+        tokens.append(f"{symbols[32]}w{len(tokens)}")
+        types.append(gguf.TokenType.NORMAL)
+    while len(tokens) % 32 and not size:
         tokens.append(f"[PAD{len(tokens)}]")
         types.append(gguf.TokenType.UNUSED)
     return tokens, types, merges
@@ -165,9 +192,9 @@ def finish(out):
     out.close()
 
 
-def write_language(path, random, width, image_tokens, demo):
+def write_language(path, random, width, image_tokens, demo, size):
     """The language model: Qwen3 with two layers."""
-    tokens, types, merges = vocabulary(image_tokens)
+    tokens, types, merges = vocabulary(image_tokens, size)
     out = writer(path, "qwen3", "random weights in the shape of MiniCPM-o 4.5; for tests", demo)
     if demo:
         # No method of GGUFWriter's own has these names in every release.
@@ -303,12 +330,16 @@ def main():
     arguments.add_argument("--wrong-width", type=multiple_of_128, metavar="W", help="width of the vision file, to mismatch")
     arguments.add_argument("--version", type=int, default=MINICPM_O_4_5, help="clip.minicpmv_version (%(default)s)")
     arguments.add_argument("--no-image-tokens", action="store_true", help="a vocabulary without <image> and its kin")
+    arguments.add_argument("--full", action="store_true", help="published widths, depths and vocabulary size")
     arguments.add_argument("--demo", action="store_true", help="say that it is the demo model, with sampling advice")
     given = arguments.parse_args()
 
-    random = Random(given.seed)
+    random, size = Random(given.seed), 0
+    if given.full:
+        globals().update(FULL)
+        random, size, given.width = Repeated(given.seed), FULL_VOCABULARY, FULL_WIDTH
     language, vision = given.out / LANGUAGE_FILE, given.out / VISION_FILE
-    write_language(language, random, given.width, image_tokens=not given.no_image_tokens, demo=given.demo)
+    write_language(language, random, given.width, image_tokens=not given.no_image_tokens, demo=given.demo, size=size)
     write_vision(vision, random, given.wrong_width or given.width, given.version, given.demo)
     for path in (language, vision):
         print(f"{path}  {check(path, given.demo) / 1e6:.2f} MB")

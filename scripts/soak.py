@@ -102,12 +102,11 @@ def main():
     parser.add_argument("--camera-period", type=float, default=60, help="seconds between the camera's deaths")
     parser.add_argument("--instruct-every", type=float, default=30)
     parser.add_argument("--bar", type=float, default=None,
-                        help="most KiB an hour; by default 1024 from two hours on, and wider for shorter runs")
+                        help="most KiB an hour; by default 1024 from two hours on, and much wider for shorter runs, in which the warm-up weighs more")
     parser.add_argument("--expect-leak", action="store_true", help="succeed only when growth is found")
     parser.add_argument("--csv", default="soak.csv")
     options = parser.parse_args()
-    # What a warm-up leaves weighs more in a short run.
-    bar = options.bar if options.bar is not None else 1024 * max(1.0, 7200 / options.seconds) ** 1.2
+    bar = options.bar if options.bar is not None else 1024 * max(1.0, 7200 / options.seconds) ** 1.5
 
     port = free_port()
     camera = Camera(port, options.camera_period)

@@ -4,7 +4,7 @@
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
 //! words (`error`, `secret`, `cancel`, `backoff`, `shutdown`, `frame`, `process`) · pure state (`window`, `bus`, `metrics`,
 //! `source`, `webcam`, `thumbnail`, `audio`) · edges (`ingest`, `livekit`, `engine`, `speech`, `models`), which never see each other (but
-//! `speech` reads files with `models` and starts llama.cpp with `engine`) · `commentary` · `ask` · faces (`web`, `config`,
+//! `speech` reads files with `models` and starts llama.cpp with `engine`) · `commentary` · `ask`, `bench` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -12,6 +12,8 @@
 pub mod ask;
 pub mod audio;
 pub mod backoff;
+#[cfg(feature = "llama")]
+pub mod bench;
 pub mod bus;
 pub mod cancel;
 pub mod cli;

@@ -39,10 +39,11 @@ const CLIP: &str = "clip.webm";
 /// or a source that can't be opened, is no error here: it is told in the status, and the rest works.
 pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     let listener = web::bind(config.server.address)?;
+    let tls = open_tls(&config.server).await?;
     let metrics = Arc::new(Metrics::new());
     let engine = model::open_or_tell(&config.model).await?;
     config.commentary.sampling = config.commentary.sampling.or(engine.sampling);
-    let outcome = serve(config, listener, metrics, &engine, shutdown).await;
+    let outcome = serve(config, listener, tls, metrics, &engine, shutdown).await;
     // Also when nothing came of it: a process must not end under a thread that is loading a model.
     engine.stop().await;
     outcome
@@ -52,12 +53,12 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
 async fn serve(
     config: Config,
     listener: TcpListener,
+    tls: Option<Tls>,
     metrics: Arc<Metrics>,
     engine: &OpenEngine,
     shutdown: Shutdown,
 ) -> Result<()> {
     let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
-    let tls = open_tls(&config.server).await?;
     let named = named_files(&config, engine.demo.as_deref());
     let sources = Sources { own_port: address.port(), named };
     let voice = match &config.voice {

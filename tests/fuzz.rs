@@ -93,7 +93,7 @@ const CONFIG: &[&str] = &[
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn sources(text in prop_oneof![pieces(SOURCE), Just(String::new()), "\\PC{0,60}"]) {

@@ -72,6 +72,8 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         ],
         // A single look: the engine's trait, the loop's words.
         "ask" => &["error", "frame", "engine", "commentary"],
+        // Measures the engine behind its trait, against the engine's own plain path.
+        "bench" => &["error", "frame", "window", "metrics", "engine", "models"],
         // `engine` for the words of its status only.
         "web" => &[
             "error",

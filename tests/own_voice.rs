@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use vidette::audio::{Heard, Resampler, Wants};
 use vidette::bus::{Bus, Event, SpeechPhase};
-use vidette::engine::{Engine, EngineConfig, FrameLayout, Job, JobEvent, LlamaEngine, Prompt, Sampling};
+use vidette::engine::{Engine, EngineConfig, Job, JobEvent, LlamaEngine, Prompt, Sampling};
 use vidette::frame::Frame;
 use vidette::metrics::Metrics;
 use vidette::models::inspect::read_header;
@@ -51,19 +51,11 @@ fn frame() -> Arc<Frame> {
 /// An answer of at least so many tokens, in the pieces that the engine gives for the voice.
 fn answer(least: usize, sampling: Sampling) -> Vec<Piece> {
     let engine = LlamaEngine::spawn(EngineConfig {
-        language: folder().join(LANGUAGE),
-        projector: folder().join("vision/MiniCPM-o-4_5-vision-F16.gguf"),
-        frame_layout: FrameLayout::OneSlice,
-        name: "tiny".to_owned(),
-        warning: None,
-        notice: None,
         context_tokens: 2048,
         slots: 1,
-        parallel: 0,
-        batch: 256,
         threads: 1,
         gpu_layers: 0,
-        embedding_cache_bytes: 1 << 20,
+        ..EngineConfig::new(folder().join(LANGUAGE), folder().join("vision/MiniCPM-o-4_5-vision-F16.gguf"))
     })
     .unwrap();
     for seed in 0..100 {
@@ -505,11 +497,14 @@ fn another_voice_can_be_chosen_and_a_recording_is_told_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     // Written by scripts/tts/make_voice.py of made-up tokens, mel and speaker.
     let chosen = self::folder().join("voices/other.gguf");
-    let (wav, gone) = (folder.path().join("me.wav"), folder.path().join("no.gguf"));
+    let (wav, gone, here) = (folder.path().join("me.wav"), folder.path().join("no.gguf"), folder.path().to_owned());
     std::fs::write(&wav, b"RIFF\x24\0\0\0WAVEfmt ").unwrap();
-    for (file, state, words) in
-        [(&wav, "unavailable", "make_voice.py"), (&gone, "unavailable", "no.gguf"), (&chosen, "ready", "")]
-    {
+    for (file, state, words) in [
+        (&wav, "unavailable", "make_voice.py"),
+        (&gone, "unavailable", "no.gguf"),
+        (&here, "unavailable", "no file"),
+        (&chosen, "ready", ""),
+    ] {
         let args = ["--voice", "minicpm-o", "--ref-audio-path", file.to_str().unwrap()];
         let program = start(&self::folder(), "test:ball@320x240", &args);
         let status = program.until("told", 120, |s| s["voice"]["state"] == state);

@@ -23,23 +23,37 @@ def length(frames):
     return 152 + 66 * frames
 
 
-def comments(rng, facts, answer):
-    """Earlier comments for the prompt, and the answer that is then right: nothing new is "..."."""
+def elsewhere_said(rng, skill, elsewhere):
+    """What was said of another scene to a like question, if one of a few tries meets the skill."""
+    for _ in range(40):
+        other, _, said = language.ask(rng, elsewhere)
+        if other == skill:
+            return [said]
+    return []
+
+
+def comments(rng, facts, answer, skill, elsewhere):
+    """Earlier comments for the prompt, and the answer that is then right: nothing new is "...". What was said of
+    another scene (`elsewhere`) to the same question is no reason to be silent: without such rows a model learns that
+    whatever looks like its answer is a repetition."""
     roll = rng.random()
     if roll < 0.62 or answer == language.NOTHING_NEW:
         return ([], answer) if roll < 0.85 else ([language.ask(rng, facts)[2]], answer)
     if roll < 0.80:
         said = [language.ask(rng, facts)[2] for _ in range(int(rng.integers(0, 2)))]
         return [c for c in said if c != language.NOTHING_NEW] + [answer], language.NOTHING_NEW
-    other = [language.ask(rng, facts)[2] for _ in range(int(rng.integers(1, 3)))]
+    if elsewhere is not None and roll < 0.93:
+        other = elsewhere_said(rng, skill, elsewhere)
+    else:
+        other = [language.ask(rng, facts)[2] for _ in range(int(rng.integers(1, 3)))]
     other = [c for c in other if c not in (language.NOTHING_NEW, answer)]
     return other, answer
 
 
-def row(rng, vocab, facts, most):
+def row(rng, vocab, facts, most, elsewhere=None):
     """One question as (prompt, answer) tokens, at most `most` together."""
-    _, question, answer = language.ask(rng, facts)
-    said, answer = comments(rng, facts, answer)
+    skill, question, answer = language.ask(rng, facts)
+    said, answer = comments(rng, facts, answer, skill, elsewhere)
     said = [c for c in said if c != language.NOTHING_NEW]
     names = list(language.PROFILES)
     profile = names[0] if rng.random() < 0.7 else names[rng.integers(len(names))]
@@ -48,10 +62,10 @@ def row(rng, vocab, facts, most):
     start = vocabulary.prompt(vocab, language.system(profile), question, facts["frames"], language.context(said))
     if len(start) + len(reply) > most:
         if said and answer == language.NOTHING_NEW:
-            return row(rng, vocab, facts, most)
+            return row(rng, vocab, facts, most, elsewhere)
         start = vocabulary.prompt(vocab, language.system(), question, facts["frames"], "")
     if len(start) + len(reply) > most:
-        return row(rng, vocab, facts, most)
+        return row(rng, vocab, facts, most, elsewhere)
     return start, reply
 
 
@@ -65,19 +79,21 @@ def batch(rng, vocab, frames, clips=None, size=None):
     ids = np.full((clips, questions, most), pad, np.int32)
     targets, weights, places = [], [], []
     packed, classes = [], []
+    elsewhere = None
     for c in range(clips):
         clip = scenes.sample(rng, frames, size)
         packed.append(render.pack(clip))
         classes.append(scenes.labels(clip))
         facts = scenes.facts(clip)
         for q in range(questions):
-            start, reply = row(rng, vocab, facts, most)
+            start, reply = row(rng, vocab, facts, most, elsewhere)
             whole = start + reply[:-1]
             ids[c, q, : len(whole)] = whole
             at = (c * questions + q) * most + len(start) - 1
             places += range(at, at + len(reply))
             targets += reply
             weights += [len(reply) ** -0.5] * len(reply)
+        elsewhere = facts
     image = ids < 0
     slots = np.where(image, image.cumsum(-1) - 1, 0).astype(np.int32)
     return {

@@ -59,10 +59,12 @@ def pad(vocab, rows):
 def batch(rng, vocab, clips):
     """Rows of one number of frames, so that few are much shorter than the longest."""
     frames = 1 + int(rng.choice(4, p=SHARES))
-    rows = []
+    rows, elsewhere = [], None
     for _ in range(ROWS[frames]):
         clip, seen = cut(rng, clips, frames)
-        rows.append((*data.row(rng, vocab, scenes.facts(clip), data.length(frames)), seen))
+        facts = scenes.facts(clip)
+        rows.append((*data.row(rng, vocab, facts, data.length(frames), elsewhere), seen))
+        elsewhere = facts
     return pad(vocab, rows)
 
 

@@ -2,6 +2,8 @@
 //! The only room that prints. Not here: the options (`config`), the work itself (`wiring`, `models`).
 
 mod ask;
+#[cfg(feature = "llama")]
+mod bench;
 mod models;
 
 use crate::config::{Arguments, Command, Config, ProcessEnvironment, RunArguments};
@@ -38,8 +40,17 @@ pub fn main() -> ExitCode {
         Some(Command::Pull(pull)) => models::pull(pull),
         Some(Command::Models(list)) => models::list(&list),
         Some(Command::Inspect { file }) => models::inspect(&file),
+        #[cfg(feature = "llama")]
+        Some(Command::Bench(arguments)) => bench::bench(*arguments),
+        #[cfg(not(feature = "llama"))]
+        Some(Command::Bench(_)) => no_engine(),
     };
     outcome.unwrap_or_else(|e| ExitCode::from(failure(&e)))
+}
+
+#[cfg(not(feature = "llama"))]
+fn no_engine() -> Result<ExitCode> {
+    Err(Error::unavailable("engine_not_built", "this build has no engine").hint("build with the feature `llama`"))
 }
 
 /// Says why it failed; gives back the exit code.

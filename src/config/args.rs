@@ -1,7 +1,7 @@
 //! The command line's shape. Not here: what the commands do (`cli`), the options' meaning (`mod`).
 
 use super::options::Options;
-use clap::{Arg, Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Watches any live video and tells you what it sees.
@@ -31,6 +31,8 @@ pub enum Command {
         /// The file to look at.
         file: PathBuf,
     },
+    /// Measure this machine: speed of every step against the plain use of llama.cpp, memory, several streams at once.
+    Bench(Box<BenchArguments>),
     /// Ask the program that runs with this configuration whether it lives: 0 when it does. For containers and supervisors.
     Health(Box<RunArguments>),
     /// Check the configuration and end: 0 when it is sound, 64 when not.
@@ -110,4 +112,116 @@ pub struct ModelsArguments {
     /// Folder of downloaded models. Default: gguf
     #[arg(long, env = "MODELS_DIR", value_name = "DIR")]
     pub models_dir: Option<PathBuf>,
+}
+
+/// Shapes of a model with random weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RandomChoice {
+    /// A few megabytes, for tests.
+    Tiny,
+    /// Full size: 6 GB with Q4_K_M.
+    #[value(name = "minicpm-o-4.5")]
+    MiniCpmO45,
+}
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightChoice {
+    #[value(name = "F16", alias = "f16")]
+    F16,
+    #[value(name = "Q8_0", alias = "q8_0")]
+    Q8_0,
+    #[value(name = "Q4_K_M", alias = "q4_k_m")]
+    Q4KM,
+}
+
+/// The arguments of `bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArguments {
+    /// Make a model with random weights in these shapes; speed and memory are those of the real one.
+    #[arg(long, value_name = "SHAPES", required_unless_present = "model", conflicts_with = "model")]
+    pub random: Option<RandomChoice>,
+    /// GGUF file or folder of a model.
+    #[arg(long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+    /// How the random language model's weights are stored.
+    #[arg(long, value_name = "TYPE", default_value = "Q4_K_M")]
+    pub quant: WeightChoice,
+    /// Folder for the random model, which then stays there and is used again. Default: a temporary one
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Make the model, print where its files are, and end.
+    #[arg(long, requires = "random")]
+    pub write_only: bool,
+    /// Looks that count, of each path.
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = within(1, 10_000))]
+    pub looks: usize,
+    /// Frames in a look.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = within(1, 64))]
+    pub frames: usize,
+    /// Tokens of an answer.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=4096))]
+    pub tokens: u32,
+    /// Numbers of streams to serve at once, one after the other; 0 leaves this out.
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1,2,4", value_parser = within(0, 64))]
+    pub streams: Vec<usize>,
+    /// Seconds from one look of a stream to its next.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = between::<1, 3_600_000>)]
+    pub period: f64,
+    /// Seconds that each number of streams is measured, at least; up to four times as long, or 30, where the engine is slow.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = between::<100, 600_000>)]
+    pub seconds: f64,
+    /// Leave the plain path out; it needs memory for a second copy of the model.
+    #[arg(long)]
+    pub ours_only: bool,
+    /// Tokens that one stream's prompt and answer may take together. Default: what a look needs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
+    pub context_tokens: Option<u32>,
+    /// Streams that keep their prompt in the model's cache. Default: as many as are served at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub slots: Option<u32>,
+    /// Answers written at once, at most as many as slots; 0 takes all slots on a GPU and one on a processor.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub parallel: u32,
+    /// CPU threads of the model; 0 takes one for each core.
+    #[arg(long, env = "THREADS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=512))]
+    pub threads: u32,
+    /// Layers of the model on the GPU; -1 for all, 0 for none.
+    #[arg(long, env = "GPU_LAYERS", value_name = "N", allow_negative_numbers = true, default_value_t = -1)]
+    pub gpu_layers: i32,
+    /// Folder of plugins for GPUs. Default: `backends` beside the program
+    #[arg(long, env = "BACKENDS_DIR", value_name = "DIR")]
+    pub backends_dir: Option<PathBuf>,
+    /// GB a second that the memory delivers, for the floors' times.
+    #[arg(long, value_name = "GB/S", value_parser = between::<1, 1_000_000_000>)]
+    pub bandwidth: Option<f64>,
+    /// Tera-operations a second, for the floors' times.
+    #[arg(long, value_name = "TFLOP/S", value_parser = between::<1, 1_000_000_000>)]
+    pub flops: Option<f64>,
+    /// File for all figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// End with exit code 1 when the first token is not this many times as fast as on the plain path.
+    #[arg(long, value_name = "RATIO", value_parser = between::<1, 1_000_000>)]
+    pub at_least: Option<f64>,
+    /// What is logged: error, warn, info, debug or trace, or a tracing filter.
+    #[arg(long, env = "VIDETTE_LOG", value_name = "FILTER", default_value = "error")]
+    pub log: String,
+}
+
+/// A whole number from `least` to `most`.
+fn within(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    move |text| match text.parse() {
+        Ok(n) if (least..=most).contains(&n) => Ok(n),
+        _ => Err(format!("must be a whole number from {least} to {most}")),
+    }
+}
+
+/// A number from `LEAST` to `MOST` thousandths.
+fn between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<f64, String> {
+    let (least, most) = (f64::from(LEAST) / 1e3, f64::from(MOST) / 1e3);
+    match text.parse() {
+        Ok(x) if (least..=most).contains(&x) => Ok(x),
+        _ => Err(format!("must be a number from {least} to {most}")),
+    }
 }

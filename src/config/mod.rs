@@ -5,7 +5,10 @@ mod args;
 mod livekit;
 mod options;
 
-pub use args::{Arguments, AskArguments, Command, ModelsArguments, PullArguments, RunArguments};
+pub use args::{
+    Arguments, AskArguments, BenchArguments, Command, ModelsArguments, PullArguments, RandomChoice, RunArguments,
+    WeightChoice,
+};
 pub use livekit::LiveKitOptions;
 pub use options::{Options, StreamOptions};
 

@@ -18,12 +18,12 @@ use std::time::Instant;
 
 /// Everything that a look needs, and the looks.
 pub struct Desk<'m> {
-    pub layout: Layout,
-    pub speech: SpeechTokens,
-    pub session: Session<'m>,
-    pub eye: Eye<'m>,
+    layout: Layout,
+    speech: SpeechTokens,
+    session: Session<'m>,
+    eye: Eye<'m>,
     /// Most looks at work at once; no more than the session has slots.
-    pub at_once: usize,
+    at_once: usize,
     /// Longest at work first.
     running: Vec<Running>,
 }

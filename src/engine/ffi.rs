@@ -225,7 +225,7 @@ impl Drop for Chunk {
 }
 
 /// Frees a list of chunks on all paths.
-struct Chunks(NonNull<sys::mtmd_input_chunks>);
+pub(super) struct Chunks(NonNull<sys::mtmd_input_chunks>);
 
 impl Drop for Chunks {
     fn drop(&mut self) {
@@ -312,7 +312,7 @@ impl<'m> Vision<'m> {
     }
 
     /// Preprocesses a picture into chunks.
-    fn split(&self, rgb: &[u8], width: u32, height: u32) -> Result<Chunks> {
+    pub(super) fn split(&self, rgb: &[u8], width: u32, height: u32) -> Result<Chunks> {
         // SAFETY: the pixel buffer has width*height*3 bytes (checked by the caller) and is copied by
         // mtmd_bitmap_init; marker and text are NUL-terminated and outlive the call; bitmap and list are
         // freed on all paths (mtmd.h: mtmd_tokenize returns 0 on success).

@@ -12,6 +12,8 @@ mod desk;
 mod ffi;
 #[cfg(any(test, feature = "llama"))]
 mod mailbox;
+#[cfg(feature = "llama")]
+pub mod plain;
 pub mod preprocess;
 #[cfg(feature = "llama")]
 mod session;

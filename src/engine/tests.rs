@@ -63,19 +63,13 @@ fn job(stream: &str, frames: Vec<Arc<Frame>>, max_tokens: u32) -> Job {
 fn config() -> EngineConfig {
     let (language, projector) = files();
     EngineConfig {
-        language,
-        projector,
-        frame_layout: FrameLayout::OneSlice,
-        name: "tiny-random".to_owned(),
         warning: Some("random".to_owned()),
-        notice: None,
         context_tokens: 1024,
-        slots: 2,
-        parallel: 0,
         batch: 256,
         threads: 1,
         gpu_layers: 0,
         embedding_cache_bytes: 1 << 20,
+        ..EngineConfig::new(language, projector)
     }
 }
 

@@ -48,6 +48,25 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// For a model of MiniCPM's layout, with the program's own defaults.
+    pub fn new(language: PathBuf, projector: PathBuf) -> Self {
+        Self {
+            name: language.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default(),
+            language,
+            projector,
+            frame_layout: FrameLayout::OneSlice,
+            warning: None,
+            notice: None,
+            context_tokens: 4096,
+            slots: 2,
+            parallel: 0,
+            batch: 512,
+            threads: 0,
+            gpu_layers: -1,
+            embedding_cache_bytes: 64 << 20,
+        }
+    }
+
     fn at_once(&self, on_gpu: bool) -> usize {
         let slots = self.slots.max(1);
         match self.parallel {

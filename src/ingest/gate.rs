@@ -7,7 +7,8 @@ use crate::error::Result;
 use gio::prelude::*;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Addresses of the operator's own sources that are remembered; the oldest go.
 const REMEMBERED: usize = 256;
@@ -19,26 +20,22 @@ struct Gate {
     operators: VecDeque<IpAddr>,
 }
 
-/// Process-wide, as GIO is.
-static GATE: Mutex<Option<Gate>> = Mutex::new(None);
+/// Process-wide, as GIO is. At first only what is never a camera is out of reach.
+static GATE: LazyLock<Mutex<Gate>> =
+    LazyLock::new(|| Mutex::new(Gate { policy: Policy::default(), operators: VecDeque::new() }));
 
-fn gate() -> MutexGuard<'static, Option<Gate>> {
+fn gate() -> MutexGuard<'static, Gate> {
     GATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sets what clients' sources may contact. Without it only what is never a camera is out of reach.
+/// Sets what clients' sources may contact.
 pub fn guard_connections(policy: &Policy) {
-    gate().get_or_insert_with(closed).policy = policy.clone();
-}
-
-fn closed() -> Gate {
-    Gate { policy: Policy::default(), operators: VecDeque::new() }
+    gate().policy = policy.clone();
 }
 
 /// Lets the addresses of a source that the operator named through.
 pub(super) fn let_operator(addresses: &[SocketAddr]) {
-    let mut gate = gate();
-    let operators = &mut gate.get_or_insert_with(closed).operators;
+    let operators = &mut gate().operators;
     for ip in addresses.iter().map(|address| address.ip().to_canonical()) {
         if !operators.contains(&ip) {
             if operators.len() == REMEMBERED {
@@ -50,8 +47,7 @@ pub(super) fn let_operator(addresses: &[SocketAddr]) {
 }
 
 fn judge(address: SocketAddr) -> Result<()> {
-    let mut gate = gate();
-    let gate = gate.get_or_insert_with(closed);
+    let gate = gate();
     let own = gate.operators.contains(&address.ip().to_canonical());
     Policy { private: gate.policy.private || own, ..gate.policy.clone() }.check_address(address)
 }
@@ -70,14 +66,37 @@ pub(super) fn connecting(connection: &gio::SocketConnection) {
 }
 
 fn shut(connection: &gio::SocketConnection, address: &str, why: &str) {
-    let closed = connection.socket().close();
-    tracing::warn!(address, closed = closed.is_ok(), "a video source led to an address that was not contacted: {why}");
+    let closed = connection.socket().close().is_ok();
+    if let Some(unsaid) = may_speak(&mut SAID.lock().unwrap_or_else(PoisonError::into_inner), Instant::now()) {
+        tracing::warn!(address, closed, unsaid, "a video source led to an address that was not contacted: {why}");
+    }
+}
+
+/// When it was said last, and how often it was not said since. A playlist may lead there many times a second.
+static SAID: Mutex<(Option<Instant>, u64)> = Mutex::new((None, 0));
+
+/// Once a second: how often it was not said before.
+fn may_speak(said: &mut (Option<Instant>, u64), now: Instant) -> Option<u64> {
+    if said.0.is_some_and(|last| now.saturating_duration_since(last) < Duration::from_secs(1)) {
+        said.1 += 1;
+        return None;
+    }
+    said.0 = Some(now);
+    Some(std::mem::take(&mut said.1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
+
+    #[test]
+    fn it_speaks_once_a_second_and_counts_the_rest() {
+        let (mut said, start) = ((None, 0), Instant::now());
+        let spoken: Vec<_> =
+            (0..25).filter_map(|i| may_speak(&mut said, start + Duration::from_millis(i * 100))).collect();
+        assert_eq!(spoken, [0, 9, 9]);
+    }
 
     #[test]
     fn gio_connects_where_it_may_and_nowhere_else() {

@@ -64,6 +64,12 @@ impl GgmlType {
     pub const F32: GgmlType = TYPES[0];
     /// 16-bit floats.
     pub const F16: GgmlType = TYPES[1];
+    /// 8-bit integers with a scale for every 32.
+    pub const Q8_0: GgmlType = TYPES[6];
+    /// 4 bits with scales and offsets in superblocks of 256.
+    pub const Q4_K: GgmlType = TYPES[10];
+    /// 6 bits with scales in superblocks of 256.
+    pub const Q6_K: GgmlType = TYPES[12];
 
     /// The type with this number in a file.
     pub fn from_id(id: u32) -> Option<Self> {
@@ -138,5 +144,7 @@ mod tests {
         }
         assert!(GgmlType::from_id(43).is_none());
         assert_eq!(GgmlType::from_id(12).unwrap().bytes, 144);
+        let named = [GgmlType::F32, GgmlType::F16, GgmlType::Q8_0, GgmlType::Q4_K, GgmlType::Q6_K];
+        assert_eq!(named.map(|t| t.name), ["F32", "F16", "Q8_0", "Q4_K", "Q6_K"]);
     }
 }

@@ -52,6 +52,11 @@ impl Kind {
         [U8, I8, U16, I16, U32, I32, F32, Bool, Str, Array, U64, I64, F64].get(id as usize).copied()
     }
 
+    /// The number in a file.
+    pub fn id(self) -> u32 {
+        self as u32
+    }
+
     /// Bytes of one value; for strings the least they take (their length field).
     fn least_bytes(self) -> u64 {
         match self {

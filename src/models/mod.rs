@@ -17,6 +17,8 @@ pub mod layout;
 mod partial;
 pub mod progress;
 pub mod pull;
+pub mod random;
+pub mod writer;
 
 pub use catalog::{Catalog, Entry, Role};
 pub use inspect::{

@@ -2,16 +2,17 @@
 //! standard input. Not here: the child's handling (`child`), what may be spoken (`speakable`).
 
 use super::child::{Child, Output};
-use super::{CancelFlag, Clause, ClauseEvent, ClauseHandle, Voice, VoiceState, VoiceStatus};
+use super::threaded::{self, Ticket, failed};
+use super::{Clause, ClauseEvent, ClauseHandle, Voice, VoiceState, VoiceStatus};
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 const PROGRAM: &str = "espeak-ng";
 /// Clauses that wait for the thread: each stream has one at most, so this is never full; if it were, the clause
@@ -46,12 +47,6 @@ pub struct EspeakVoice {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Ticket {
-    clause: Clause,
-    events: mpsc::Sender<ClauseEvent>,
-    cancel: CancelFlag,
-}
-
 impl EspeakVoice {
     /// Starts the thread, which first tries the program out.
     ///
@@ -79,13 +74,7 @@ impl Drop for EspeakVoice {
 
 impl Voice for EspeakVoice {
     fn submit(&self, clause: Clause) -> ClauseHandle {
-        let (handle, events, cancel) = ClauseHandle::pair();
-        if self.clauses.try_send(Ticket { clause, events: events.clone(), cancel }).is_err() {
-            let error = Error::unavailable("voice_busy", "the voice takes no more clauses");
-            // The channel is fresh and has room.
-            let _nobody_listens = events.try_send(failed(&error));
-        }
-        handle
+        threaded::hand_in(clause, |ticket| self.clauses.try_send(ticket).is_ok())
     }
 
     fn status(&self) -> watch::Receiver<VoiceStatus> {
@@ -94,15 +83,8 @@ impl Voice for EspeakVoice {
 
     fn stop(&self) {
         self.closing.store(true, Ordering::Relaxed);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the voice's thread panicked");
-        }
+        threaded::join(&self.thread);
     }
-}
-
-fn failed(error: &Error) -> ClauseEvent {
-    ClauseEvent::Failed { code: error.code.to_owned(), message: error.to_string() }
 }
 
 struct Worker {

@@ -13,6 +13,7 @@ mod preferred;
 mod script;
 mod speakable;
 mod speaker;
+mod threaded;
 mod token_queue;
 
 pub use absent::AbsentVoice;
@@ -31,6 +32,9 @@ use tokio::sync::{mpsc, watch};
 
 /// Events of one clause waiting for its speaker; the voice waits when it is full, so keep reading.
 pub const CLAUSE_EVENTS: usize = 64;
+
+/// Name of the model's own voice in the status.
+pub const OWN_VOICE: &str = "minicpm-o";
 
 /// Tokens of a clause for a voice that goes by them; the last clause of an utterance has 1 to so many.
 pub const CHUNK: usize = 10;

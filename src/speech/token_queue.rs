@@ -20,6 +20,8 @@ pub(super) struct TokenQueue {
     taken: usize,
     /// Something of it can be pronounced.
     pronounceable: bool,
+    /// What still comes is left out.
+    full: bool,
     ended: bool,
 }
 
@@ -30,9 +32,9 @@ impl TokenQueue {
         let width = hidden.len().checked_div(tokens.len()).unwrap_or(0);
         self.width = if self.taken == 0 { width } else { self.width };
         let fits = width == self.width && width > 0 && hidden.len() == width * tokens.len();
-        if self.ended || !fits || self.taken + tokens.len() > MAX_TOKENS {
+        if self.full || !fits || self.taken + tokens.len() > MAX_TOKENS {
             // What comes after a gap would be nonsense.
-            self.ended = true;
+            self.full = true;
             return false;
         }
         self.taken += tokens.len();
@@ -136,13 +138,16 @@ mod tests {
     fn what_is_too_long_or_without_states_ends_it_and_is_told() {
         let mut queue = TokenQueue::default();
         assert!(queue.push(piece("a", 0, MAX_TOKENS as i32)));
-        assert!(!queue.push(piece("a", 0, 1)));
+        assert!(!queue.push(piece("a", 0, 1)) && !queue.push(piece("a", 0, 1)));
+        let early: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
+        assert!(early.len() == MAX_TOKENS / CHUNK - 1 && early.iter().all(|line| !line.last), "it has not ended yet");
+        queue.end();
         let lines: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
-        assert_eq!(lines.len(), MAX_TOKENS / CHUNK);
-        assert!(lines.last().unwrap().last);
+        assert!(lines.len() == 1 && lines[0].last);
         let mut queue = TokenQueue::default();
         assert!(queue.push(piece("a", 0, 3)));
-        assert!(!queue.push("no states".into()));
+        assert!(!queue.push("no states".into()) && queue.next().is_none());
+        queue.end();
         assert!(queue.next().unwrap().last);
     }
 }

@@ -164,12 +164,18 @@ fn choice(advice: models::SamplingAdvice) -> SamplingChoice {
     }
 }
 
+/// Has llama.cpp look for its plugins where the configuration says. Only before it starts.
 #[cfg(feature = "llama")]
-async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
-    use crate::engine::{EngineConfig, FrameLayout};
+pub fn find_backends(config: &ModelConfig) {
     if let Some(folder) = &config.backends {
         crate::engine::look_for_backends_in(folder.clone());
     }
+}
+
+#[cfg(feature = "llama")]
+async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
+    use crate::engine::{EngineConfig, FrameLayout};
+    find_backends(config);
     for note in &files.notes {
         tracing::info!("{note}");
     }
@@ -219,12 +225,10 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
         context_tokens: config.context_tokens,
         slots: config.slots,
         parallel: config.parallel,
-        batch: 512,
         threads: config.threads,
         gpu_layers: config.gpu_layers,
         embedding_cache_bytes: config.embedding_cache_bytes,
-        language: language.path,
-        projector: projector.path,
+        ..EngineConfig::new(language.path, projector.path)
     })?);
     Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, sampling, demo, own_voice, llama: Some(engine) })
 }

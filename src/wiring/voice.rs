@@ -3,7 +3,7 @@
 use super::model::OwnVoice;
 use crate::config::{VoiceChoice, VoiceConfig};
 use crate::error::{Error, Result};
-use crate::speech::{AbsentVoice, EspeakConfig, EspeakVoice, PreferredVoice, Voice};
+use crate::speech::{AbsentVoice, EspeakConfig, EspeakVoice, OWN_VOICE, PreferredVoice, Voice};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use std::time::Duration;
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Time for the voice's thread to come to its end; one that is loading can't be interrupted.
 const GRACE: Duration = Duration::from_secs(3);
-const MODEL_VOICE: &str = "minicpm-o";
 
 /// The voice's door, and how to end it.
 pub struct OpenVoice {
@@ -66,7 +65,7 @@ async fn model_voice(config: &VoiceConfig, own: std::result::Result<OwnVoice, St
     };
     opened.unwrap_or_else(|why| {
         tracing::warn!("no voice: {why}");
-        Arc::new(AbsentVoice::new(MODEL_VOICE, why))
+        Arc::new(AbsentVoice::new(OWN_VOICE, why))
     })
 }
 

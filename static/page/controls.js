@@ -12,7 +12,7 @@ const MENU_WIDTH = 60;
 const KINDS = {
   rtsp: { placeholder: 'rtsp://user:password@camera/stream', examples: ['rtsp://camera.local:554/stream'] },
   http: { placeholder: 'http://camera/video.mjpeg', examples: ['http://camera.local/video.mjpeg', 'https://example.org/live.m3u8'] },
-  file: { placeholder: '/home/me/clip.mp4', examples: [] },
+  file: { placeholder: 'clip.mp4', examples: [] },
   device: { placeholder: '/dev/video0', examples: ['/dev/video0', '/dev/video1'] },
   test: { placeholder: 'test:ball', examples: ['test:ball', 'test:smpte', 'test:pinwheel', 'test:blink', 'test:colors'] },
 };

@@ -134,7 +134,7 @@ test('a new instruction cuts the answer off, and the history brings instructions
 });
 
 test('errors of a source are said in words, with what to do and when it is tried again', async (t) => {
-  const vidette = await program(t, { model: 'random' });
+  const vidette = await program(t, { model: 'random', args: ['--media-dir', tmpdir()] });
   const page = await open(t, vidette.url, { expected: [/40[034]/] });
   await until(page, () => document.querySelector('#link-word').textContent === 'connected');
   const start = async (source) => {
@@ -142,7 +142,9 @@ test('errors of a source are said in words, with what to do and when it is tried
     await page.locator('#source').press('Enter');
   };
   await start('/no/such/file.mp4');
-  await until(page, () => document.querySelector('#source-notice').textContent.includes('/no/such/file.mp4 can\'t be found'));
+  await until(page, () => document.querySelector('#said.bad')?.textContent.includes('outside of the folder'));
+  await start(join(tmpdir(), 'vidette-no-such-file.mp4'));
+  await until(page, () => document.querySelector('#source-notice').textContent.includes('vidette-no-such-file.mp4 can\'t be found'));
   await start('gopher://old');
   await until(page, () => document.querySelector('#said.bad')?.textContent.includes('gopher: addresses are not allowed'));
   const noVideo = join(tmpdir(), `vidette-no-video-${process.pid}.mp4`);

@@ -114,3 +114,17 @@ pub fn gpu_name() -> Option<String> {
         })
     }
 }
+
+/// Bytes free and in all of the memory of the first GPU, as its driver tells.
+pub fn gpu_memory() -> Option<(u64, u64)> {
+    // SAFETY: indices stay below the count; both sizes are written before they are read (ggml-backend.h:
+    // ggml_backend_dev_memory).
+    unsafe {
+        (0..sys::ggml_backend_dev_count()).map(|i| sys::ggml_backend_dev_get(i)).find_map(|device| {
+            let gpu = sys::ggml_backend_dev_type(device) == sys::GGML_BACKEND_DEVICE_TYPE_GPU;
+            let (mut free, mut total) = (0, 0);
+            sys::ggml_backend_dev_memory(device, &mut free, &mut total);
+            gpu.then_some((free as u64, total as u64))
+        })
+    }
+}

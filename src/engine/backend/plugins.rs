@@ -1,5 +1,6 @@
 //! Finds ggml's other backends (CUDA, …), which are plugins: `libggml-NAME.so` in the folder `backends` beside the
-//! program, or in the one that was named. Without any the processor computes.
+//! program or one folder up (cargo puts tests and benches one folder below), or in the one that was named. Without any
+//! the processor computes.
 //! Not here: loading one (`ffi`); how one is built (`packaging/backends`).
 
 use std::path::{Path, PathBuf};
@@ -15,8 +16,12 @@ pub fn look_in(folder: PathBuf) {
 
 /// The plugins that there are, by name.
 pub(super) fn found() -> Vec<PathBuf> {
-    let folder = NAMED.get().cloned().or_else(|| Some(std::env::current_exe().ok()?.parent()?.join("backends")));
-    folder.map(|folder| in_folder(&folder)).unwrap_or_default()
+    if let Some(folder) = NAMED.get() {
+        return in_folder(folder);
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let near = program.ancestors().skip(1).take(2).map(|folder| folder.join("backends"));
+    near.map(|folder| in_folder(&folder)).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
 fn in_folder(folder: &Path) -> Vec<PathBuf> {

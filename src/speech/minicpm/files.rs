@@ -65,10 +65,15 @@ impl SpeechFiles {
 /// # Errors
 /// `speech_voice_recording` when it is sound, else of a file that can't be read.
 pub fn check_voice_file(path: &Path) -> Result<()> {
-    let mut file = File::open(path).map_err(|e| {
-        let what = format!("REF_AUDIO_PATH: {}: {e}", path.display());
+    let absent = |why: &dyn std::fmt::Display| {
+        let what = format!("REF_AUDIO_PATH: {}: {why}", path.display());
         Error::not_found("model_file_not_found", what).hint("name a prompt_cache.gguf, or leave the option out")
-    })?;
+    };
+    // Before it is opened: opening a pipe waits for its writer.
+    if !std::fs::metadata(path).map_err(|e| absent(&e))?.is_file() {
+        return Err(absent(&"this is no file"));
+    }
+    let mut file = File::open(path).map_err(|e| absent(&e))?;
     let mut start = [0; 12];
     let read = io::Read::read(&mut file, &mut start).map_err(|e| unreadable(path, &e))?;
     let start = &start[..read];

@@ -32,6 +32,6 @@ mod voice;
 pub use files::{SpeechFiles, check_voice_file};
 pub use sampler::SpeechSampling;
 pub use source::RATE;
-pub use speaking::{MiniCpmConfig, MiniCpmVoice, NAME, to_samples};
+pub use speaking::{MiniCpmConfig, MiniCpmVoice, to_samples};
 pub use synthesizer::{Inspected, Options, Synthesizer, Times, inspect, inspect_for};
 pub use token2wav::SAMPLES_PER_CODE;

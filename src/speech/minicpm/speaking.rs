@@ -9,7 +9,8 @@ use super::source::RATE;
 use super::synthesizer::{Options, Synthesizer};
 use crate::cancel::CancelFlag;
 use crate::error::{Error, Result};
-use crate::speech::{Clause, ClauseEvent, ClauseHandle, Voice, VoiceState, VoiceStatus};
+use crate::speech::threaded::{self, Ticket, failed};
+use crate::speech::{Clause, ClauseEvent, ClauseHandle, OWN_VOICE, Voice, VoiceState, VoiceStatus};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -18,8 +19,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// The voice's name in the status.
-pub const NAME: &str = "minicpm-o";
 /// Messages that wait for the thread. A stream has one clause with the voice at most; if it were full, a clause would
 /// fail and be counted (`speech_failed`).
 const WAITING: usize = 256;
@@ -48,12 +47,6 @@ pub struct MiniCpmVoice {
 enum Message {
     Clause(Ticket),
     Forget { stream: String, utterance: u64 },
-}
-
-struct Ticket {
-    clause: Clause,
-    events: mpsc::Sender<ClauseEvent>,
-    cancel: CancelFlag,
 }
 
 /// What the owner holds of the thread.
@@ -85,13 +78,7 @@ impl MiniCpmVoice {
 
 impl Voice for MiniCpmVoice {
     fn submit(&self, clause: Clause) -> ClauseHandle {
-        let (handle, events, cancel) = ClauseHandle::pair();
-        if self.messages.try_send(Message::Clause(Ticket { clause, events: events.clone(), cancel })).is_err() {
-            let error = Error::unavailable("voice_busy", "the voice takes no more clauses");
-            // The channel is fresh and has room.
-            let _nobody_listens = events.try_send(failed(&error));
-        }
-        handle
+        threaded::hand_in(clause, |ticket| self.messages.try_send(Message::Clause(ticket)).is_ok())
     }
 
     fn forget(&self, stream: &str, utterance: u64) {
@@ -106,10 +93,7 @@ impl Voice for MiniCpmVoice {
     fn stop(&self) {
         self.control.closing.store(true, Ordering::Relaxed);
         self.control.running.lock().unwrap_or_else(PoisonError::into_inner).set();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the voice's thread panicked");
-        }
+        threaded::join(&self.thread);
     }
 }
 
@@ -120,11 +104,7 @@ impl Drop for MiniCpmVoice {
 }
 
 fn told(state: VoiceState, reason: Option<String>) -> VoiceStatus {
-    VoiceStatus { state, name: Some(NAME), reason, note: None, by_tokens: true }
-}
-
-fn failed(error: &Error) -> ClauseEvent {
-    ClauseEvent::Failed { code: error.code.to_owned(), message: error.to_string() }
+    VoiceStatus { state, name: Some(OWN_VOICE), reason, note: None, by_tokens: true }
 }
 
 /// The utterance that has the voice.
