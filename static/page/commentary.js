@@ -213,7 +213,11 @@ function showFollowing() {
 function follow(on) {
   following = on;
   log.classList.toggle('following', on);
-  if (on) unseen = 0;
+  // At once: what a scroll event that is still on its way finds must be the end already.
+  if (on) {
+    unseen = 0;
+    toEnd();
+  }
   showFollowing();
   scroll();
 }

@@ -7,7 +7,7 @@ import { program } from './support/program.mjs';
 
 after(close);
 const TALK = ['test:ball@320x240', '--change-threshold', '0', '--max-tokens', '12', '--temperature', '2'];
-const loud = (page) => until(page, () => Number(document.querySelector('.voice-meter').getAttribute('aria-valuenow')) > 20);
+const loud = (page) => until(page, () => Number(document.querySelector('.voice-meter')?.getAttribute('aria-valuenow')) > 20);
 
 async function becomes(vidette, what, true_) {
   const end = Date.now() + 120000;
@@ -26,7 +26,7 @@ test('one can listen, mute and set the volume, and the sound comes back after th
   const listen = page.locator('.voice-listen');
   await listen.waitFor();
   assert.equal(await listen.textContent(), 'Listen');
-  await until(page, () => document.querySelector('.voice-word').textContent.includes('espeak-ng'));
+  await until(page, () => document.querySelector('.voice-word')?.textContent.includes('espeak-ng'));
   assert.equal((await vidette.status()).voice.listeners, 0, 'no sound without a click');
 
   await listen.click();
@@ -50,13 +50,13 @@ test('one can listen, mute and set the volume, and the sound comes back after th
 test('the page says why there is no voice, in the reader’s language', async (t) => {
   const off = await program(t, { model: 'random', args: TALK });
   const page = await open(t, off.url, { language: 'de-DE', expected: [/net::ERR/] });
-  await until(page, () => document.querySelector('.voice-word').textContent.includes('ENABLE_TTS=true'));
+  await until(page, () => document.querySelector('.voice-word')?.textContent.includes('ENABLE_TTS=true'));
   assert.match(await page.locator('.voice-word').textContent(), /^Die Stimme ist aus/);
   assert.equal(await page.locator('.voice-listen').isHidden(), true);
   await off.stop();
 
   const mute = await program(t, { model: 'random', args: [...TALK, '--enable-tts', '--voice', 'minicpm-o'] });
   const other = await open(t, mute.url);
-  await until(other, () => document.querySelector('.voice-word').textContent.includes('vidette pull'));
+  await until(other, () => document.querySelector('.voice-word')?.textContent.includes('vidette pull'));
   assert.equal(await other.locator('.voice-listen').isDisabled(), true);
 });

@@ -210,8 +210,8 @@ test('streams are added, watched in the grid, chosen and removed', async (t) => 
   await until(page, () => [...document.querySelectorAll('.card img')].every((i) => i.naturalWidth > 0));
   const address = () => page.locator('.card img').last().getAttribute('src');
   const before = await address();
-  await until(page, (old) => document.querySelectorAll('.card img')[1].src !== old, before);
-  await until(page, () => document.querySelectorAll('.card-state')[1].textContent === 'live');
+  await until(page, (old) => document.querySelectorAll('.card img')[1].getAttribute('src') !== old, before);
+  await until(page, () => document.querySelectorAll('.card-state')[1]?.textContent === 'live');
   await page.locator('.card .button').last().click();
   await page.waitForURL(/\?stream=yard$/);
   await live(page);

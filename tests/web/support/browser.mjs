@@ -47,13 +47,22 @@ export async function open(t, url, options = {}) {
   return page;
 }
 
-// Waits until an expression on the page is true; if it never is, says what the page showed.
+// Waits until an expression on the page is true; if it never is, says what the page showed. An expression that throws,
+// as of an element that is not there yet, is not true yet.
 export async function until(page, expression, argument) {
-  try {
-    await page.waitForFunction(expression, argument, { timeout: PATIENCE_MS, polling: 50 });
+  const patient = new Function('argument', `try {
+    const answer = (${expression})(argument);
+    window.lastThrown = null;
+    return answer;
   } catch (error) {
-    const seen = await page.evaluate(() => document.body.innerText.replace(/\s+/g, ' ').slice(0, 3000)).catch(() => '(no page)');
-    throw new Error(`${error.message.split('\n')[0]}\nnever true: ${expression}\n${argument ?? ''}\nthe page: ${seen}`);
+    window.lastThrown = String(error);
+    return false;
+  }`);
+  try {
+    await page.waitForFunction(patient, argument, { timeout: PATIENCE_MS, polling: 50 });
+  } catch (error) {
+    const seen = await page.evaluate(() => [window.lastThrown ?? '', document.body.innerText.replace(/\s+/g, ' ').slice(0, 3000)]).catch(() => ['', '(no page)']);
+    throw new Error(`${error.message.split('\n')[0]}\nnever true: ${expression}\n${argument ?? ''}\nit threw at last: ${seen[0] || 'nothing'}\nthe page: ${seen[1]}`);
   }
 }
 
