@@ -95,6 +95,7 @@ fn open_streams(
     metrics: &Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Result<Streams> {
+    use crate::audio::AudioHub;
     use crate::bus::Bus;
     crate::ingest::init()?;
     let video = ingest_config(&config.video);
@@ -102,15 +103,17 @@ fn open_streams(
     let (make_metrics, make_shutdown) = (Arc::clone(metrics), shutdown.clone());
     let make = move |name: &str| {
         let (window, bus) = (Arc::new(SharedWindow::new(bounds)), Arc::new(Bus::new()));
-        let (source, _task) = crate::ingest::spawn(
+        let sound = Arc::new(AudioHub::of_source(name, Arc::clone(&make_metrics)));
+        let (source, _task) = crate::ingest::spawn_with_sound(
             name,
             video.clone(),
             Arc::clone(&window),
             Arc::clone(&bus),
+            Arc::clone(&sound),
             Arc::clone(&make_metrics),
             make_shutdown.clone(),
         );
-        StreamParts { window, bus, source }
+        StreamParts { window, bus, source, sound: Some(sound) }
     };
     Ok(Streams::new(Box::new(make), config.commentary.clone(), engine, Arc::clone(metrics), shutdown.clone()))
 }
@@ -128,6 +131,7 @@ fn ingest_config(video: &VideoConfig) -> crate::ingest::IngestConfig {
         max_reconnect_delay: video.max_reconnect_delay,
         stall_timeout: video.stall_timeout,
         looping: video.looping,
+        sound: video.sound,
         rtsp_transport: match video.rtsp_transport {
             RtspTransport::Auto => Transport::Auto,
             RtspTransport::Tcp => Transport::Tcp,

@@ -43,7 +43,9 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "window" | "bus" | "metrics" | "source" | "thumbnail" => WORDS,
         // What every listener lost is counted where it is lost.
         "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
-        "ingest" | "engine" | "models" => EDGE,
+        // The source's own sound goes to who listens to it.
+        "ingest" => &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "audio"],
+        "engine" | "models" => EDGE,
         // Files through the one GGUF reader; llama.cpp through the engine's start.
         "speech" => &["error", "secret", "backoff", "shutdown", "frame", "bus", "metrics", "audio", "models", "engine"],
         "commentary" => &[
@@ -58,6 +60,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "metrics",
             "source",
             "thumbnail",
+            "audio",
             "engine",
             "speech",
         ],

@@ -1,6 +1,7 @@
 //! The set of all streams, by name. Not here: one stream's workings (`stream`, `cycle`).
 
 use super::stream::{Settings, Stream};
+use crate::audio::AudioHub;
 use crate::bus::Bus;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
@@ -20,6 +21,8 @@ pub struct StreamParts {
     pub window: Arc<SharedWindow>,
     pub bus: Arc<Bus>,
     pub source: SourceHandle,
+    /// The source's own sound, where there may be any.
+    pub sound: Option<Arc<AudioHub>>,
 }
 
 /// Makes the parts of a stream of the given name. Called on the runtime.
@@ -90,10 +93,11 @@ impl Streams {
             )
             .hint("delete one first"));
         }
-        let StreamParts { window, bus, source } = (self.make)(name);
+        let StreamParts { window, bus, source, sound } = (self.make)(name);
         let (speaker, speaking) = self.voice.as_ref().map(|voice| self.speaker(name, voice, &bus)).unzip();
         let engine = self.engine.status();
-        let stream = Arc::new(Stream::new(Arc::from(name), &self.settings, bus, window, source, engine, speaker));
+        let stream =
+            Arc::new(Stream::new(Arc::from(name), &self.settings, (bus, window), (source, sound), engine, speaker));
         let task = super::cycle::spawn(
             Arc::clone(&stream),
             Arc::clone(&self.engine),

@@ -2,18 +2,23 @@
 //! Not here: the loop itself (`cycle`), the set of all streams (`registry`).
 
 use super::profiles::{PROFILES, Profile};
+use crate::audio::AudioHub;
 use crate::bus::{Bus, Event};
 use crate::engine::{EngineStatus, SamplingChoice};
 use crate::error::{Error, Kind, Result};
 use crate::process::Usage;
+use crate::secret::Secret;
 use crate::source::{SourceHandle, SourceStatus};
 use crate::speech::{Speaker, SpeechStatus};
 use crate::thumbnail::Thumbnails;
 use crate::window::{Pick, SharedWindow};
 use serde::Serialize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The source string of a browser's webcam, which comes through LiveKit.
+pub const WEBCAM: &str = "webcam";
 
 /// Longest instruction, bytes of UTF-8.
 pub const MAX_INSTRUCTION: usize = 2048;
@@ -79,6 +84,8 @@ pub struct CommentaryStatus {
 pub struct StreamStatus {
     pub stream: String,
     pub source: SourceStatus,
+    /// The last source that was no webcam, which [`Stream::resume`] opens; credentials removed.
+    pub previous_source: Option<String>,
     pub commentary: CommentaryStatus,
     pub engine: EngineStatus,
     pub voice: SpeechStatus,
@@ -103,6 +110,13 @@ pub(super) struct Orders {
     pub serial: u64,
 }
 
+/// A source to go back to, with what may be shown of it.
+#[derive(Debug)]
+struct Previous {
+    source: Secret<String>,
+    shown: String,
+}
+
 /// One stream. Cheap to share; everything it does goes through channels.
 #[derive(Debug)]
 pub struct Stream {
@@ -111,6 +125,8 @@ pub struct Stream {
     window: Arc<SharedWindow>,
     thumbnails: Thumbnails,
     source: SourceHandle,
+    sound: Option<Arc<AudioHub>>,
+    previous: Mutex<Option<Previous>>,
     orders: watch::Sender<Orders>,
     commentary: watch::Sender<CommentaryStatus>,
     engine: watch::Receiver<EngineStatus>,
@@ -123,9 +139,8 @@ impl Stream {
     pub(super) fn new(
         name: Arc<str>,
         settings: &Settings,
-        bus: Arc<Bus>,
-        window: Arc<SharedWindow>,
-        source: SourceHandle,
+        (bus, window): (Arc<Bus>, Arc<SharedWindow>),
+        (source, sound): (SourceHandle, Option<Arc<AudioHub>>),
         engine: watch::Receiver<EngineStatus>,
         speaker: Option<Arc<Speaker>>,
     ) -> Self {
@@ -142,6 +157,8 @@ impl Stream {
             window,
             thumbnails: Thumbnails::default(),
             source,
+            sound,
+            previous: Mutex::default(),
             orders: watch::Sender::new(orders),
             commentary: watch::Sender::new(commentary),
             engine,
@@ -165,6 +182,16 @@ impl Stream {
         self.speaker.as_ref()
     }
 
+    /// The source's own sound; `None` where no source can have any.
+    pub fn source_sound(&self) -> Option<&Arc<AudioHub>> {
+        self.sound.as_ref()
+    }
+
+    /// The source as it is now.
+    pub fn source(&self) -> SourceStatus {
+        self.source.status().borrow().clone()
+    }
+
     /// The pictures of its recent utterances.
     pub fn thumbnails(&self) -> &Thumbnails {
         &self.thumbnails
@@ -177,6 +204,10 @@ impl Stream {
     pub async fn start(&self, source: &str, instruction: Option<&str>) -> Result<()> {
         let instruction = instruction.map(check_instruction).transpose()?;
         self.source.start(source).await?;
+        if source.trim() != WEBCAM {
+            let shown = self.source.status().borrow().source.clone().unwrap_or_default();
+            *self.previous() = Some(Previous { source: Secret::new(source.to_owned()), shown });
+        }
         self.orders.send_modify(|orders| {
             orders.running = true;
             orders.serial += 1;
@@ -186,6 +217,19 @@ impl Stream {
         });
         self.show_orders();
         Ok(())
+    }
+
+    /// Opens the last source again that was no webcam: after one, after a stop, or anew.
+    ///
+    /// # Errors
+    /// When there was none, or it is not acceptable any more.
+    pub async fn resume(&self) -> Result<()> {
+        let previous = self.previous().as_ref().map(|p| p.source.clone());
+        let Some(source) = previous else {
+            return Err(Error::new(Kind::Conflict, "nothing_to_resume", "there is no earlier source to go back to")
+                .hint("start one with POST /api/start"));
+        };
+        self.start(source.expose(), None).await
     }
 
     /// Closes the source and stops commenting. Doing it twice does no harm.
@@ -241,6 +285,7 @@ impl Stream {
         StreamStatus {
             stream: self.name.to_string(),
             source: self.source.status().borrow().clone(),
+            previous_source: self.previous().as_ref().map(|p| p.shown.clone()),
             commentary: self.commentary.borrow().clone(),
             engine: self.engine.borrow().clone(),
             voice: self.speaker.as_ref().map_or_else(SpeechStatus::off, |speaker| speaker.status()),
@@ -251,6 +296,10 @@ impl Stream {
             uptime_s: self.born.elapsed().as_secs_f64(),
             process: Usage::now(),
         }
+    }
+
+    fn previous(&self) -> MutexGuard<'_, Option<Previous>> {
+        self.previous.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn orders(&self) -> watch::Receiver<Orders> {

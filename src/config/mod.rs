@@ -59,6 +59,8 @@ pub struct VideoConfig {
     pub jpeg_width: u32,
     pub jpeg_quality: u32,
     pub looping: bool,
+    /// The source's own sound is offered.
+    pub sound: bool,
     pub rtsp_transport: RtspTransport,
     pub decoder: Decoder,
     pub reconnect_delay: Duration,
@@ -201,6 +203,7 @@ impl Config {
                 jpeg_width: within("JPEG_WIDTH", o.jpeg_width.unwrap_or(1280), 0, 8192)?,
                 jpeg_quality: within("JPEG_QUALITY", o.jpeg_quality.unwrap_or(80), 1, 100)?,
                 looping: !o.no_loop.unwrap_or(false),
+                sound: !o.no_source_audio.unwrap_or(false),
                 rtsp_transport: one_of(
                     "RTSP_TRANSPORT",
                     o.rtsp_transport.as_deref().unwrap_or("auto"),

@@ -132,6 +132,9 @@ options! {
     /// End when a file has been played, instead of starting again. Default: false
     {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
     no_loop: bool = "NO_LOOP",
+    /// Leave the source's own sound alone: it is neither fetched nor offered. Default: false
+    {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
+    no_source_audio: bool = "NO_SOURCE_AUDIO",
     /// RTP over tcp, udp, or auto (TCP first, then UDP when the server refuses it). Default: auto
     {arg(value_name = "HOW", help_heading = "Video")}
     rtsp_transport: String = "RTSP_TRANSPORT",

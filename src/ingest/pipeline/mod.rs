@@ -7,6 +7,7 @@ mod guard;
 mod jfif;
 mod pace;
 mod rate;
+mod sound;
 mod source;
 
 use super::config::IngestConfig;
@@ -31,6 +32,8 @@ pub(super) struct Plan {
     pub(super) udp: bool,
     /// Hardware decoders may be tried.
     pub(super) hardware: bool,
+    /// The source's sound is taken as well.
+    pub(super) sound: bool,
 }
 
 /// What the pipeline tells the one that runs it.
@@ -163,7 +166,11 @@ fn watch_frames(head: &gst::Pad, plan: &Plan, wires: &Wires) {
                 if let Some(wait) = pacer.as_mut().and_then(|pacer| pacer.wait(Instant::now(), buffer.pts())) {
                     wires.pulse.sleep(wait);
                 }
-                wires.pulse.beat(Instant::now());
+                let now = Instant::now();
+                if let Some(running) = pacer.as_ref().and_then(|pacer| pacer.running(buffer.pts())) {
+                    wires.pulse.set_shown(now, running);
+                }
+                wires.pulse.beat(now);
             }
             Some(gst::PadProbeData::Event(event)) => match event.view() {
                 gst::EventView::Segment(segment) => {
