@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The source string of a browser's webcam, which comes through LiveKit.
+/// What the status calls a browser's webcam, which comes through LiveKit.
 pub const WEBCAM: &str = "webcam";
 
 /// Longest instruction, bytes of UTF-8.
@@ -204,8 +204,8 @@ impl Stream {
     pub async fn start(&self, source: &str, instruction: Option<&str>) -> Result<()> {
         let instruction = instruction.map(check_instruction).transpose()?;
         self.source.start(source).await?;
-        if source.trim() != WEBCAM {
-            let shown = self.source.status().borrow().source.clone().unwrap_or_default();
+        let shown = self.source.status().borrow().source.clone().unwrap_or_default();
+        if shown != WEBCAM {
             *self.previous() = Some(Previous { source: Secret::new(source.to_owned()), shown });
         }
         self.orders.send_modify(|orders| {

@@ -3,8 +3,7 @@
 
 use crate::error::{Error, Kind};
 use serde::Serialize;
-use url::Url;
-use warp::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use warp::http::{HeaderMap, StatusCode};
 
 /// What a handler gives to warp.
@@ -97,57 +96,22 @@ pub(super) fn typed(status: StatusCode, media_type: &'static str, body: bytes::B
     response
 }
 
-const ALWAYS: [(&str, &str); 4] = [
+const ALWAYS: [(&str, &str); 5] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; \
+         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
     ("cross-origin-resource-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
 ];
 
-/// The page's policy: nothing but this server, and `livekit`, the address of the LiveKit server when there is one.
-/// That is asked by WebSocket, and by HTTP for why it refused one.
-pub(super) fn policy(livekit: Option<&Url>) -> HeaderValue {
-    let further = livekit.map_or_else(String::new, |url| {
-        let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-        if matches!(url.scheme(), "wss" | "https") {
-            format!(" wss://{host} https://{host}")
-        } else {
-            format!(" ws://{host} http://{host}")
-        }
-    });
-    let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; \
-         connect-src 'self'{further}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    );
-    HeaderValue::from_str(&policy).unwrap_or(NOTHING)
-}
-
-/// For an address that no header can hold; `Url` makes none.
-const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'");
-
 /// Puts on what every answer carries. What a handler said about caching stays.
-pub(super) fn dress(headers: &mut HeaderMap, policy: &HeaderValue) {
-    headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
+pub(super) fn dress(headers: &mut HeaderMap) {
     for (name, value) in ALWAYS {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_policy_lets_the_page_out_to_livekit_only() {
-        let connect = |url: Option<&str>| {
-            let url = url.map(|url| url.parse().unwrap());
-            let policy = policy(url.as_ref()).to_str().unwrap().to_owned();
-            policy.split("; ").find_map(|part| part.strip_prefix("connect-src ")).unwrap().to_owned()
-        };
-        assert_eq!(connect(None), "'self'");
-        assert_eq!(connect(Some("ws://127.0.0.1:7880/a;b?c")), "'self' ws://127.0.0.1:7880 http://127.0.0.1:7880");
-        assert_eq!(connect(Some("wss://u:p@lk.example/")), "'self' wss://lk.example https://lk.example");
-        assert_eq!(connect(Some("http://[::1]:7880")), "'self' ws://[::1]:7880 http://[::1]:7880");
-    }
 }

@@ -2,7 +2,6 @@
 
 use crate::secret::Secret;
 use std::time::Duration;
-use url::Url;
 
 /// Limits and permissions of the HTTP server. `Default` is fit for a server on loopback.
 #[derive(Debug, Clone)]
@@ -12,8 +11,6 @@ pub struct WebConfig {
     /// Host names under which the server may be asked for, beside `localhost`, `127.0.0.1`, `[::1]` and the
     /// address on which a connection came in. `*` allows every name (for a proxy that checks by itself).
     pub allowed_hosts: Vec<String>,
-    /// The LiveKit server as browsers reach it; the page may connect to it.
-    pub livekit: Option<Url>,
     /// The stream that `/api/start`, `/api/stream` and so on mean.
     pub default_stream: String,
     /// Most connections at once; further ones get a 503 and are closed.
@@ -39,7 +36,6 @@ impl Default for WebConfig {
         Self {
             api_token: None,
             allowed_hosts: Vec::new(),
-            livekit: None,
             default_stream: "main".to_owned(),
             max_connections: 64,
             write_timeout: Duration::from_secs(10),

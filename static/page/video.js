@@ -6,6 +6,7 @@ import { base } from './server.js';
 
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15000;
+export const OWN = 'own camera'; // What covers the picture in its own place.
 
 let state = 'stopped';
 let webcam = false;
@@ -20,6 +21,7 @@ const wanted = () => state !== 'stopped' && state !== 'ended' && covers.size ===
 function apply() {
   if (wanted() && !playing && timer === null) play();
   if (!wanted()) stop();
+  if ($('video').hidden) show(false);
   words();
 }
 
@@ -43,7 +45,7 @@ function stop() {
     $('video').src = 'data:,';
     $('video').removeAttribute('src');
   }
-  if (state === 'stopped' || state === 'ended') show(false);
+  if (state === 'stopped' || state === 'ended' || covers.has(OWN)) show(false);
 }
 
 function again() {
@@ -55,7 +57,7 @@ function again() {
 
 function show(on) {
   $('video').hidden = !on;
-  $('no-video').hidden = on;
+  $('no-video').hidden = on || covers.has(OWN);
 }
 
 export function showSource(source, viewers) {

@@ -65,7 +65,7 @@ function show() {
   $('webcam-stop').hidden = !busy();
   const seen = track !== null;
   $('preview').hidden = !seen;
-  video.cover('webcam', seen);
+  video.cover(video.OWN, seen);
   const said = words();
   if ($('webcam-said').textContent !== said) $('webcam-said').textContent = said;
   $('webcam-said').classList.toggle('bad', trouble !== null);
@@ -135,9 +135,7 @@ function heed() {
 }
 voice.whenListening(heed);
 
-async function join(lk, mine) {
-  const { url, token: pass } = await token();
-  if (mine !== turn) return;
+async function join(lk, mine, { url, token: pass }) {
   const own = new lk.Room({ dynacast: true, stopLocalTrackOnUnpublish: false, publishDefaults: { simulcast: true, videoCodec: 'vp8', backupCodec: false } });
   const event = lk.RoomEvent;
   const on = (name, handle) => own.on(name, (...values) => { if (mine === turn && room === own) handle(...values); });
@@ -185,7 +183,10 @@ async function disconnected(lk, mine, reason) {
     await new Promise((resolve) => { setTimeout(resolve, backoff(attempt) * 1000); });
     if (mine !== turn) return;
     try {
-      await join(lk, mine);
+      // The former one may be too old.
+      const ticket = await token();
+      if (mine !== turn) return;
+      await join(lk, mine, ticket);
       if (mine === turn) enter('live');
       return;
     } catch { /* Again. */ }
@@ -209,7 +210,8 @@ async function start() {
       throw new Trouble('insecure', { local: `http://localhost:${location.port || 80}/` });
     }
     // Before anyone is asked for the camera: whether there is any use for it.
-    await token();
+    let ticket = await token();
+    const asked = Date.now();
     const lk = await client();
     const own = await camera(lk);
     if (mine !== turn) return own.stop();
@@ -218,7 +220,9 @@ async function start() {
     track.on(lk.TrackEvent.Ended, () => { if (mine === turn) leave(new Trouble('lost')); });
     listCameras();
     enter('joining');
-    await join(lk, mine);
+    // A person may think long about whether to give the camera.
+    if (Date.now() - asked > 60_000) ticket = await token();
+    await join(lk, mine, ticket);
     if (mine !== turn) return;
     memory.on = true;
     await order();
