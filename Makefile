@@ -110,7 +110,7 @@ setup-node:
 # the program is built all the same, and its page says that it has no webcam.
 page-vendor: | setup-node
 	@if [ ! -e vendor/node_modules/.package-lock.json ] || [ vendor/package-lock.json -nt vendor/node_modules/.package-lock.json ]; then \
-		(cd vendor && npm ci --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json) || \
+		(cd vendor && npm ci --omit=peer --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json) || \
 		{ rm -rf vendor/node_modules; echo "The page's LiveKit client could not be fetched: this build has no webcam in the browser." >&2; }; \
 	fi
 

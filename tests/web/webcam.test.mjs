@@ -247,7 +247,7 @@ test('what stands in the way is said, with what to do, and the source plays on',
 
 test('the licences of what the page contains are shown', async (t) => {
   const vidette = await program(t, { model: 'random' });
-  const page = await open(t, vidette.url);
+  const page = await open(t, vidette.url, { expected: [/favicon/] });
   await page.locator('.about a').click();
   await until(page, () => /livekit-client 2\.\d+\.\d+: Apache-2\.0/.test(document.body.textContent) && document.body.textContent.includes('TERMS AND CONDITIONS'));
 });
