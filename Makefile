@@ -3,6 +3,7 @@
 SOURCE ?=
 MODEL ?= minicpm-o-4.5
 CARGO ?= cargo
+CUDA ?= auto
 PYTHON ?= python3
 
 # Your own settings, if there are any (.env.example shows them).
@@ -34,8 +35,9 @@ help: ## This list
 run: build ## Watch SOURCE (rtsp://…, http://…, a file, a device, test:ball; the demo clip if none) and serve the page
 	./target/release/vidette run $(if $(SOURCE),"$(SOURCE)")
 
-build: setup page-vendor ## Build target/release/vidette
+build: setup page-vendor ## Build target/release/vidette, and its CUDA backend where there is nvcc (CUDA=0: not even then)
 	$(CARGO) build --release --locked
+	@if [ "$(CUDA)" != 0 ] && command -v "$${CUDACXX:-nvcc}" >/dev/null; then CARGO="$(CARGO)" scripts/build-backend.sh cuda; fi
 
 test: setup-test tiny-model page-vendor tests/web/node_modules/.package-lock.json ## Everything that a machine without a GPU can test
 	CARGO="$(CARGO)" scripts/run-tests.sh

@@ -1,5 +1,7 @@
-//! Takes the page's third-party code (`vendor/VENDOR.md`) into the program, when it was fetched, with its licences.
-//! Fetching is the Makefile's: nothing here reaches for the network. Not here: Vidette's own page (`web/page.rs`).
+//! Takes the page's third-party code (`vendor/VENDOR.md`) into the program, when it was fetched, with its licences;
+//! fetching is the Makefile's, nothing here reaches for the network. And lends the program's ggml to backends that are
+//! loaded as plugins (`packaging/backends`): their `ggml_*` symbols are open and must be found in the program.
+//! Not here: Vidette's own page (`web/page.rs`), llama.cpp's own build (the crate `llama-cpp-sys-2`).
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -8,9 +10,22 @@ use std::{env, fs};
 const CLIENT: &str = "livekit-client";
 
 fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
     // A folder, so that packages that appear or go are noticed.
     println!("cargo:rerun-if-changed=vendor");
-    println!("cargo:rerun-if-changed=build.rs");
+    lend_ggml();
+    take_vendor();
+}
+
+fn lend_ggml() {
+    let on_linux = env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
+    if on_linux && env::var_os("CARGO_FEATURE_LLAMA").is_some() {
+        // Also for tests and benches, which load models themselves.
+        println!("cargo:rustc-link-arg=-Wl,--export-dynamic-symbol=ggml_*");
+    }
+}
+
+fn take_vendor() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo names the folder"));
     let packages = Path::new("vendor/node_modules");
     let script = packages.join(CLIENT).join("dist/livekit-client.umd.js");

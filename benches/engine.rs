@@ -25,7 +25,15 @@ fn look(engine: &LlamaEngine, stream: &str, frames: Vec<Arc<Frame>>) -> [f64; 4]
         context: "Your last comment was: the dog sleeps on the sofa.".to_owned(),
     };
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    let mut handle = engine.submit(Job { stream: Arc::from(stream), prompt, frames, max_tokens: TOKENS, sampling });
+    let mut handle = engine.submit(Job {
+        stream: Arc::from(stream),
+        prompt,
+        frames,
+        max_tokens: TOKENS,
+        sampling,
+        for_voice: false,
+        urgent: false,
+    });
     let (mut start, mut steps) = (Instant::now(), [0.0; 4]);
     while let Some(event) = handle.events.blocking_recv() {
         let ms = |at: Instant, start: Instant| at.duration_since(start).as_secs_f64() * 1e3;
@@ -63,6 +71,7 @@ fn main() {
         notice: None,
         context_tokens: 4096,
         slots: 2,
+        parallel: 0,
         batch: 512,
         threads: 0,
         gpu_layers: -1,

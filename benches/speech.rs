@@ -35,7 +35,7 @@ fn main() {
             samples += wave.len();
             // With random weights a reply may never end; half a minute is enough.
             if samples > 30 * RATE as usize {
-                cancel.cancel();
+                cancel.set();
             }
         };
         let done = voice.push_with(&tokens, &hidden, &mut sink);

@@ -2,7 +2,7 @@
 //! that knows all rooms and wires them.
 //!
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
-//! words (`error`, `secret`, `backoff`, `shutdown`, `frame`, `process`) · pure state (`window`, `bus`, `metrics`,
+//! words (`error`, `secret`, `cancel`, `backoff`, `shutdown`, `frame`, `process`) · pure state (`window`, `bus`, `metrics`,
 //! `source`, `thumbnail`, `audio`) · edges (`ingest`, `engine`, `speech`, `models`), which never see each other (but
 //! `speech` reads files with `models` and starts llama.cpp with `engine`) · `commentary` · `ask` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
@@ -13,6 +13,7 @@ pub mod ask;
 pub mod audio;
 pub mod backoff;
 pub mod bus;
+pub mod cancel;
 pub mod cli;
 pub mod commentary;
 pub mod config;

@@ -18,8 +18,10 @@ use crate::speech::Pacing;
 use crate::web::{self, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
+use model::OpenEngine;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 
 /// The demo model's clip, beside its language model.
 const CLIP: &str = "clip.webm";
@@ -31,10 +33,24 @@ const CLIP: &str = "clip.webm";
 /// or a source that can't be opened, is no error here: it is told in the status, and the rest works.
 pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     let listener = web::bind(config.server.address)?;
-    let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let engine = model::open_or_tell(&config.model).await?;
     config.commentary.sampling = config.commentary.sampling.or(engine.sampling);
+    let outcome = serve(config, listener, metrics, &engine, shutdown).await;
+    // Also when nothing came of it: a process must not end under a thread that is loading a model.
+    engine.stop().await;
+    outcome
+}
+
+/// The engine is at work; everything else is opened, and closed at the end.
+async fn serve(
+    config: Config,
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    engine: &OpenEngine,
+    shutdown: Shutdown,
+) -> Result<()> {
+    let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
     let voice = config.voice.as_ref().map(|v| Ok::<_, Error>((voice::open(v, engine.mute.as_deref())?, pacing(v))));
     let voice = voice.transpose()?;
     let mut streams = open_streams(&config, Arc::clone(&engine.door), &metrics, &shutdown)?;
@@ -65,7 +81,6 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     if let Some((voice, _)) = voice {
         voice.stop().await;
     }
-    engine.stop().await;
     Ok(())
 }
 

@@ -64,7 +64,7 @@ impl Taken {
     }
 
     async fn say(&self, ms: u64, text: &str) {
-        self.send(JobEvent::Text { at: self.after(ms), text: text.to_owned() }).await;
+        self.send(JobEvent::Text { at: self.after(ms), text: text.to_owned(), tokens: vec![], hidden: vec![] }).await;
     }
 
     async fn done(&self, tokens: u32, finish: JobFinish) {
@@ -573,7 +573,8 @@ async fn nothing_of_the_old_answer_comes_after_the_order() {
         let taken = house.job().await;
         let stopped = taken.cancel.clone();
         let writer = tokio::spawn(async move {
-            let event = || JobEvent::Text { at: Instant::now(), text: "la ".to_owned() };
+            let event =
+                || JobEvent::Text { at: Instant::now(), text: "la ".to_owned(), tokens: vec![], hidden: vec![] };
             while taken.events.send(event()).await.is_ok() {}
         });
         tokio::time::sleep(Duration::from_micros(200 + round * 7)).await;

@@ -36,10 +36,11 @@ fn room(file: &str) -> &str {
 
 /// What a room may take from `crate::`.
 fn allowed(room: &str) -> Option<&'static [&'static str]> {
-    const WORDS: &[&str] = &["error", "secret", "backoff", "shutdown", "frame"];
-    const EDGE: &[&str] = &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source"];
+    const WORDS: &[&str] = &["error", "secret", "cancel", "backoff", "shutdown", "frame"];
+    const EDGE: &[&str] =
+        &["error", "secret", "cancel", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source"];
     Some(match room {
-        "error" | "secret" | "backoff" | "shutdown" | "frame" | "process" => WORDS,
+        "error" | "secret" | "cancel" | "backoff" | "shutdown" | "frame" | "process" => WORDS,
         "window" | "bus" | "metrics" | "source" | "thumbnail" => WORDS,
         // What every listener lost is counted where it is lost.
         "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
@@ -47,7 +48,9 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "ingest" => &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "audio"],
         "engine" | "models" => EDGE,
         // Files through the one GGUF reader; llama.cpp through the engine's start.
-        "speech" => &["error", "secret", "backoff", "shutdown", "frame", "bus", "metrics", "audio", "models", "engine"],
+        "speech" => &[
+            "error", "secret", "cancel", "backoff", "shutdown", "frame", "bus", "metrics", "audio", "models", "engine",
+        ],
         "commentary" => &[
             "error",
             "secret",

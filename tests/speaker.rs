@@ -56,7 +56,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let ready = VoiceStatus { state: VoiceState::Ready, name: Some("hummer"), reason: None };
+        let ready = VoiceStatus { state: VoiceState::Ready, name: Some("hummer"), ..VoiceStatus::default() };
         let voice =
             Arc::new(Hummer { status: watch::Sender::new(ready), asked: Mutex::default(), hanging: Mutex::default() });
         let (bus, metrics) = (Arc::new(Bus::new()), Arc::new(Metrics::new()));
@@ -310,7 +310,12 @@ async fn a_voice_that_fails_is_told_and_the_next_words_are_spoken() {
     assert_eq!(stage.phases(), [(1, Failed), (2, Begun), (2, Failed), (3, Begun), (3, Spoken)]);
     // While there is no voice, nothing is asked of it; its state is told.
     let asked = stage.asked().len();
-    let gone = VoiceStatus { state: VoiceState::Unavailable, name: Some("hummer"), reason: Some("gone".into()) };
+    let gone = VoiceStatus {
+        state: VoiceState::Unavailable,
+        name: Some("hummer"),
+        reason: Some("gone".into()),
+        ..VoiceStatus::default()
+    };
     stage.voice.status.send_replace(gone);
     stage.say_all(4, "Not spoken.");
     hear(&mut listener, Duration::from_secs(1)).await;

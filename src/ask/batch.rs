@@ -134,9 +134,12 @@ mod tests {
             let seqs: Vec<_> = job.frames.iter().map(|f| f.seq).collect();
             let text = format!("{}|{}|{:?}|{}", job.prompt.instruction, job.prompt.context, seqs, job.max_tokens);
             let done = JobEvent::Done { at, tokens: 3, finish: JobFinish::Stop };
-            for event in
-                [JobEvent::Started { at }, JobEvent::Encoded { at, encoded: 1 }, JobEvent::Text { at, text }, done]
-            {
+            for event in [
+                JobEvent::Started { at },
+                JobEvent::Encoded { at, encoded: 1 },
+                JobEvent::Text { at, text, tokens: vec![], hidden: vec![] },
+                done,
+            ] {
                 events.try_send(event).unwrap();
             }
             handle

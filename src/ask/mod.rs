@@ -92,7 +92,7 @@ impl Asker {
                 JobEvent::Started { at } => clock.started = Some(at),
                 JobEvent::Encoded { at, encoded } => (clock.encoded, clock.frames_encoded) = (Some(at), encoded),
                 JobEvent::Prefilled { at, .. } => clock.prefilled = Some(at),
-                JobEvent::Text { at, text } => {
+                JobEvent::Text { at, text, .. } => {
                     clock.first_token.get_or_insert(at);
                     if let Some(piece) = answer.push(&text) {
                         show(&piece)?;
@@ -142,6 +142,8 @@ impl Asker {
             frames: self.frames(question)?,
             max_tokens,
             sampling: self.defaults.sampling,
+            for_voice: false,
+            urgent: false,
         })
     }
 

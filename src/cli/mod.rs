@@ -38,10 +38,13 @@ pub fn main() -> ExitCode {
         Some(Command::Models(list)) => models::list(&list),
         Some(Command::Inspect { file }) => models::inspect(&file),
     };
-    outcome.unwrap_or_else(|e| {
-        complain(&e);
-        ExitCode::from(if matches!(e.kind, Kind::Invalid | Kind::Denied) { USAGE } else { 1 })
-    })
+    outcome.unwrap_or_else(|e| ExitCode::from(failure(&e)))
+}
+
+/// Says why it failed; gives back the exit code.
+fn failure(e: &Error) -> u8 {
+    complain(e);
+    if matches!(e.kind, Kind::Invalid | Kind::Denied) { USAGE } else { 1 }
 }
 
 /// Says an error to the person at the terminal, without secrets.
@@ -78,19 +81,20 @@ fn run(arguments: RunArguments) -> Result<ExitCode> {
         .thread_name("vidette")
         .build()
         .map_err(|e| Error::internal("runtime", format!("the runtime can't start: {e}")))?;
-    let code = runtime.block_on(until_told(config));
-    // Threads that are still in a library's hands must not keep the process alive.
-    runtime.shutdown_background();
-    code
+    let code = runtime.block_on(until_told(config)).unwrap_or_else(|e| failure(&e));
+    // Threads that are still in a library's hands must not keep the process alive; and where a library has to be left
+    // at work (a model that loads, a camera that does not let go), its own clean-up at exit must not run beside it:
+    // ggml would abort. Nothing is buffered: the log goes straight to standard error.
+    signal_hook::low_level::exit(code.into())
 }
 
 /// Runs until the work ends, or a signal and its grace have passed.
-async fn until_told(config: Config) -> Result<ExitCode> {
+async fn until_told(config: Config) -> Result<u8> {
     let (trigger, shutdown) = shutdown::pair();
     let work = crate::run(config, shutdown);
     tokio::pin!(work);
     tokio::select! {
-        done = &mut work => return done.map(|()| ExitCode::SUCCESS),
+        done = &mut work => return done.map(|()| 0),
         signal = signal() => signal?,
     }
     tracing::info!("ending; a second signal ends at once");
@@ -98,15 +102,15 @@ async fn until_told(config: Config) -> Result<ExitCode> {
     tokio::select! {
         done = &mut work => {
             tracing::info!("ended");
-            done.map(|()| ExitCode::SUCCESS)
+            done.map(|()| 0)
         }
         () = tokio::time::sleep(GRACE) => {
             tracing::warn!("not everything ended within {} s", GRACE.as_secs());
-            Ok(ExitCode::from(1))
+            Ok(1)
         }
         _ = signal() => {
             tracing::warn!("second signal");
-            Ok(ExitCode::from(INTERRUPTED))
+            Ok(INTERRUPTED)
         }
     }
 }

@@ -67,6 +67,8 @@ struct Cycle {
 
     /// The orders that all below was done under.
     serial: u64,
+    /// No look was asked for under them yet: somebody waits for its answer.
+    urgent: bool,
     gate: ChangeGate,
     history: History,
     backoff: Backoff,
@@ -124,6 +126,7 @@ impl Cycle {
             source: stream.source_status(),
             bell: stream.window().bell(),
             serial: 0,
+            urgent: false,
             gate: ChangeGate::new(settings.change_threshold),
             history: History::default(),
             backoff,
@@ -156,6 +159,7 @@ impl Cycle {
         let orders = self.orders.borrow_and_update().clone();
         if orders.serial != self.serial {
             self.serial = orders.serial;
+            self.urgent = true;
             if let Some(speaker) = self.stream.speaker() {
                 speaker.cancel();
             }
@@ -244,6 +248,8 @@ impl Cycle {
             frames,
             max_tokens: self.settings.max_tokens,
             sampling: self.settings.sampling.complete(),
+            for_voice: false,
+            urgent: std::mem::take(&mut self.urgent),
         };
         self.stream.note(|status| {
             status.looks += 1;
@@ -270,7 +276,7 @@ impl Cycle {
                 Some(JobEvent::Started { at }) => look.clocks.started = Some(at),
                 Some(JobEvent::Encoded { at, encoded }) => self.encoded(look, at, encoded),
                 Some(JobEvent::Prefilled { at, .. }) => look.clocks.prefilled = Some(at),
-                Some(JobEvent::Text { at, text }) => {
+                Some(JobEvent::Text { at, text, .. }) => {
                     look.tokens = look.tokens.saturating_add(1);
                     look.clocks.token(at);
                     let piece = look.answer.push(&text);

@@ -76,8 +76,11 @@ pub struct ModelConfig {
     pub dir: PathBuf,
     pub context_tokens: u32,
     pub slots: u32,
+    pub parallel: u32,
     pub threads: u32,
     pub gpu_layers: i32,
+    /// Where GPU backends lie; `None` for the place beside the program.
+    pub backends: Option<PathBuf>,
     pub embedding_cache_bytes: usize,
 }
 
@@ -225,8 +228,10 @@ impl Config {
                 dir: o.models_dir.clone().unwrap_or_else(|| PathBuf::from("gguf")),
                 context_tokens: within("CONTEXT_TOKENS", o.context_tokens.unwrap_or(4096), 512, 1 << 20)?,
                 slots: within("ENGINE_SLOTS", o.engine_slots.unwrap_or(2), 1, 64)?,
+                parallel: within("ENGINE_PARALLEL", o.engine_parallel.unwrap_or(0), 0, 64)?,
                 threads: within("THREADS", o.threads.unwrap_or(0), 0, 512)?,
                 gpu_layers: within("GPU_LAYERS", o.gpu_layers.unwrap_or(-1), -1, 10_000)?,
+                backends: o.backends_dir.clone(),
                 embedding_cache_bytes: mib("EMBEDDING_CACHE_MIB", o.embedding_cache_mib)?,
             },
             commentary,

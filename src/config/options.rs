@@ -47,12 +47,18 @@ options! {
     /// Streams that keep their prompt in the model's cache at once; raise it to the number of cameras. Default: 2
     {arg(value_name = "N", help_heading = "Model")}
     engine_slots: u32 = "ENGINE_SLOTS",
+    /// Answers written at once, at most ENGINE_SLOTS; 0 takes all slots on a GPU and one on a processor. Default: 0
+    {arg(value_name = "N", help_heading = "Model")}
+    engine_parallel: u32 = "ENGINE_PARALLEL",
     /// CPU threads of the model; 0 takes one for each core. Default: 0
     {arg(value_name = "N", help_heading = "Model")}
     threads: u32 = "THREADS",
     /// Layers of the model on the GPU; -1 for all, 0 for none. Default: -1
     {arg(value_name = "N", allow_negative_numbers = true, help_heading = "Model")}
     gpu_layers: i32 = "GPU_LAYERS",
+    /// Folder of GPU backends (libggml-cuda.so and the like). Default: the folder backends beside the program
+    {arg(value_name = "DIR", help_heading = "Model")}
+    backends_dir: PathBuf = "BACKENDS_DIR",
     /// MiB of frame embeddings kept, so that no frame is encoded twice. Default: 64
     {arg(value_name = "MIB", help_heading = "Model")}
     embedding_cache_mib: u32 = "EMBEDDING_CACHE_MIB",

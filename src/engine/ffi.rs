@@ -415,6 +415,15 @@ pub enum Input<'a> {
     Rows(&'a [f32]),
 }
 
+/// One token or row of a batch.
+pub struct Entry<'a> {
+    pub sequence: i32,
+    pub position: i32,
+    /// One token, or one row.
+    pub input: Input<'a>,
+    pub logits: bool,
+}
+
 impl<'m> Context<'m> {
     /// Makes a context and its thread pool.
     ///
@@ -433,6 +442,8 @@ impl<'m> Context<'m> {
             p.n_threads = params.threads;
             p.n_threads_batch = params.threads;
             p.no_perf = true;
+            // A row for each token, whatever the file says (`keep_hidden`).
+            p.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
             let raw = NonNull::new(sys::llama_init_from_model(model.raw.as_ptr(), p)).ok_or_else(|| {
                 Error::unavailable(
                     "engine_memory",
@@ -526,6 +537,27 @@ impl<'m> Context<'m> {
         Ok(position)
     }
 
+    /// Decodes entries of any sequences in one batch, as many as [`batch_size`](Self::batch_size) allows. The logits and
+    /// hidden states of entry `i` are then at `i`.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); nothing of the batch can be relied on then.
+    pub fn step(&mut self, entries: &[Entry<'_>]) -> Result<()> {
+        if entries.is_empty() || entries.len() > self.n_batch {
+            return Err(Error::internal("engine_batch", format!("{} entries for one batch", entries.len())));
+        }
+        self.clear_batch();
+        for entry in entries {
+            self.add(entry.sequence, entry.position, &entry.input, 0, entry.logits)?;
+        }
+        self.process()
+    }
+
+    /// Most entries of one [`step`](Self::step).
+    pub fn batch_size(&self) -> usize {
+        self.n_batch
+    }
+
     fn clear_batch(&mut self) {
         // SAFETY: `batch` is live and ours.
         unsafe { sys::llama_batch_ext_clear(self.batch.as_ptr()) }
@@ -600,15 +632,41 @@ impl<'m> Context<'m> {
         Ok(after)
     }
 
-    /// Logits of the last decoded token that asked for them: one for each token of the vocabulary.
+    /// From now on decoding keeps the last layer's output after the final norm, beside the logits, of every token that
+    /// it decodes: only for single tokens, or each token of a prompt would ask for logits. Off at first.
+    pub fn keep_hidden(&mut self, keep: bool) {
+        // SAFETY: `raw` is live (llama.h: llama_set_embeddings).
+        unsafe { sys::llama_set_embeddings(self.raw.as_ptr(), keep) }
+    }
+
+    /// Last layer's output after the final norm (`result_norm`) at an entry of the last batch (-1: the last that has
+    /// one), of the model's width.
     ///
     /// # Errors
-    /// When no token asked for logits.
-    pub fn logits(&self) -> Result<&[f32]> {
-        // SAFETY: -1 is the last output; null when there is none; n_vocab floats that stay until the next
-        // decode, which needs `&mut self` (llama.h: llama_get_logits_ith).
+    /// When none was kept.
+    pub fn hidden_at(&self, entry: i32) -> Result<&[f32]> {
+        // SAFETY: null when that entry has none; without pooling it has the model's output width and stays until the
+        // next decode, which needs `&mut self` (llama.h: llama_get_embeddings_ith).
         unsafe {
-            let logits = sys::llama_get_logits_ith(self.raw.as_ptr(), -1);
+            let row = sys::llama_get_embeddings_ith(self.raw.as_ptr(), entry);
+            let width = usize::try_from(sys::llama_model_n_embd_out(self.model.raw.as_ptr())).unwrap_or(0);
+            if row.is_null() || width == 0 {
+                return Err(Error::internal("engine_hidden", "llama.cpp has no hidden state for the voice"));
+            }
+            Ok(std::slice::from_raw_parts(row, width))
+        }
+    }
+
+    /// Logits of an entry of the last batch that asked for them (-1: of the last that did): one for each token of the
+    /// vocabulary.
+    ///
+    /// # Errors
+    /// When it did not ask for logits.
+    pub fn logits_at(&self, entry: i32) -> Result<&[f32]> {
+        // SAFETY: null when that entry has none; n_vocab floats that stay until the next decode, which needs
+        // `&mut self` (llama.h: llama_get_logits_ith).
+        unsafe {
+            let logits = sys::llama_get_logits_ith(self.raw.as_ptr(), entry);
             if logits.is_null() {
                 return Err(Error::internal("engine_logits", "llama.cpp has no logits to sample from"));
             }

@@ -1,4 +1,5 @@
-//! Jobs that wait for the engine: one for each stream, newest wins, streams served in turn.
+//! Jobs that wait for the engine: one for each stream, newest wins, streams served in turn but for those that a person
+//! waits for.
 //! Not here: running a job (`worker`).
 
 use super::{CancelFlag, Job, JobEvent};
@@ -23,8 +24,8 @@ pub struct Mailbox {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Ticket>,
-    /// Of the job that was taken last, so that closing can end it.
-    running: CancelFlag,
+    /// Of the jobs that were taken, so that closing can end them.
+    running: Vec<CancelFlag>,
     closed: bool,
 }
 
@@ -38,13 +39,17 @@ impl Mailbox {
             return Err(Box::new(ticket));
         }
         let same = state.waiting.iter().position(|t| Arc::as_ref(&t.job.stream) == Arc::as_ref(&ticket.job.stream));
-        match same {
-            Some(i) => {
-                let old = std::mem::replace(&mut state.waiting[i], ticket);
-                // The channel of a job that never ran is empty, so this can only fail when nobody listens.
-                let _nobody_listens = old.events.try_send(JobEvent::Replaced);
-            }
-            None => state.waiting.push_back(ticket),
+        let old = same.and_then(|i| state.waiting.remove(i));
+        let place = match same {
+            // Behind those before it that are urgent, too.
+            _ if ticket.job.urgent => state.waiting.iter().take_while(|t| t.job.urgent).count(),
+            Some(i) => i,
+            None => state.waiting.len(),
+        };
+        state.waiting.insert(place, ticket);
+        if let Some(old) = old {
+            // The channel of a job that never ran is empty, so this can only fail when nobody listens.
+            let _nobody_listens = old.events.try_send(JobEvent::Replaced);
         }
         drop(state);
         self.bell.notify_one();
@@ -58,29 +63,46 @@ impl Mailbox {
             if state.closed {
                 return None;
             }
-            while let Some(ticket) = state.waiting.pop_front() {
-                if !ticket.cancel.is_set() {
-                    state.running = ticket.cancel.clone();
-                    return Some(ticket);
-                }
+            if let Some(ticket) = state.next() {
+                return Some(ticket);
             }
             state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    /// The next ticket whose owner still wants it, if there is one now.
+    pub fn take_now(&self) -> Option<Ticket> {
+        let mut state = self.lock();
+        if state.closed { None } else { state.next() }
+    }
+
     /// Refuses further tickets, forgets the waiting ones (their owners see the channel end), cancels the
-    /// running one and wakes the taker.
+    /// running ones and wakes the taker.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         state.waiting.clear();
-        state.running.set();
+        state.running.iter().for_each(CancelFlag::set);
         drop(state);
         self.bell.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&mut self) -> Option<Ticket> {
+        while let Some(ticket) = self.waiting.pop_front() {
+            if !ticket.cancel.is_set() {
+                // A job that has ended has its flag set: its owner dropped the handle.
+                self.running.retain(|cancel| !cancel.is_set());
+                self.running.push(ticket.cancel.clone());
+                return Some(ticket);
+            }
+        }
+        None
     }
 }
 
@@ -97,6 +119,8 @@ mod tests {
             frames: Vec::new(),
             max_tokens: mark,
             sampling: Sampling::default(),
+            for_voice: false,
+            urgent: false,
         };
         (handle, Ticket { job, events, cancel })
     }
@@ -116,6 +140,22 @@ mod tests {
         handles[1].cancel();
         let served: Vec<_> = (0..2).map(|_| mailbox.take().unwrap().job.max_tokens).collect();
         assert_eq!(served, [3, 4]);
+    }
+
+    #[test]
+    fn whom_a_person_waits_for_goes_first() {
+        let mailbox = Mailbox::default();
+        let mut handles = Vec::new();
+        for (stream, mark, urgent) in
+            [("a", 1, false), ("b", 2, true), ("c", 3, false), ("d", 4, true), ("c", 5, true), ("a", 6, false)]
+        {
+            let (handle, mut ticket) = ticket(stream, mark);
+            ticket.job.urgent = urgent;
+            assert!(mailbox.put(ticket).is_ok());
+            handles.push(handle);
+        }
+        let served: Vec<_> = (0..4).map(|_| mailbox.take().unwrap().job.max_tokens).collect();
+        assert_eq!(served, [2, 4, 5, 6]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! The engine: looks at frames with a vision-language model and writes text, one job at a time.
+//! The engine: looks at frames with a vision-language model and writes text, several jobs at a time where that pays.
 //! This file is the wall: what crosses it is plain owned data, so that a thread (today) or a child
 //! process (some day) can stand behind it.
 //! Not here: what to ask and when (`commentary`), where files come from (`models`).
 
 mod absent;
 #[cfg(feature = "llama")]
-#[path = "backend/ffi.rs"]
 mod backend;
+#[cfg(feature = "llama")]
+mod desk;
 #[cfg(feature = "llama")]
 mod ffi;
 #[cfg(any(test, feature = "llama"))]
@@ -14,6 +15,8 @@ mod mailbox;
 pub mod preprocess;
 #[cfg(feature = "llama")]
 mod session;
+#[cfg(feature = "llama")]
+mod speech_tokens;
 #[cfg(feature = "llama")]
 mod template;
 #[cfg(all(test, feature = "llama"))]
@@ -28,17 +31,20 @@ mod worker;
 pub use absent::AbsentEngine;
 // llama.cpp is started once for the process; speech runs on it too.
 #[cfg(feature = "llama")]
+pub use backend::look_in as look_for_backends_in;
+#[cfg(feature = "llama")]
 pub(crate) use backend::{last_words as native_last_words, start as start_native};
 #[cfg(feature = "llama")]
 pub use vision::FrameLayout;
 #[cfg(feature = "llama")]
 pub use worker::{EngineConfig, LlamaEngine};
 
+pub use crate::cancel::CancelFlag;
+
 use crate::error::Error;
 use crate::frame::Frame;
 use serde::Serialize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
@@ -130,6 +136,11 @@ pub struct Job {
     /// Most tokens of the answer.
     pub max_tokens: u32,
     pub sampling: Sampling,
+    /// The model's own voice will speak the answer: [`JobEvent::Text`] has hidden states, and what can't be pronounced
+    /// (brackets, markup, line breaks) is not chosen. Text comes one token later.
+    pub for_voice: bool,
+    /// A person waits for this very answer (their instruction is new): it goes before the others that wait.
+    pub urgent: bool,
 }
 
 /// What became of a job so far. Instants are on this machine's monotonic clock.
@@ -142,7 +153,15 @@ pub enum JobEvent {
     /// The prompt is decoded.
     Prefilled { at: Instant, tokens: u32 },
     /// Whole characters, never empty.
-    Text { at: Instant, text: String },
+    Text {
+        at: Instant,
+        text: String,
+        /// The tokens that it was made of, and those before it that made no text; several when a character took several.
+        tokens: Vec<i32>,
+        /// For a job with `for_voice`, the language model's last layer after the final norm at the position that
+        /// consumed each token: row after row, `tokens.len()` × the model's width. Else empty.
+        hidden: Vec<f32>,
+    },
     /// The last event of a job that ran.
     Done { at: Instant, tokens: u32, finish: JobFinish },
     /// The last event of a job that a newer one of the same stream replaced before it ran.
@@ -184,21 +203,6 @@ impl JobHandle {
 impl Drop for JobHandle {
     fn drop(&mut self) {
         self.cancel.set();
-    }
-}
-
-/// Looked at between tokens.
-#[derive(Debug, Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
-
-impl CancelFlag {
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// True once the job's owner wants no more.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -1,7 +1,7 @@
-//! One look in the KV cache: the kept prefix, the frames, the rest, and the answer token by token.
-//! Not here: whose turn it is (`worker`), how pictures become embeddings (`vision`).
+//! Looks in the KV cache: each one's kept prefix, its frames, the rest, and its answer token by token; several at once
+//! in one batch. Not here: whose turn it is (`worker`), how pictures become embeddings (`vision`).
 
-use super::ffi::{Context, Input, Model, Part, Token};
+use super::ffi::{Context, Entry, Input, Model, Part, Token};
 use super::template::PromptTokens;
 use super::vision::{EncodedFrame, Eye};
 use super::{CancelFlag, Sampling};
@@ -20,9 +20,11 @@ const PENALTY_WINDOW: i32 = 64;
 #[derive(Debug, Default)]
 struct Slot {
     stream: Option<Arc<str>>,
+    /// A look is in it.
+    busy: bool,
     /// The prefix in the cells from position 0 on.
     prefix: Vec<Token>,
-    /// Rises with use; the slot with the least is taken when all are.
+    /// Rises with use; the free slot with the least is taken when a stream has none.
     used: u64,
 }
 
@@ -34,13 +36,73 @@ pub struct Session<'m> {
     clock: u64,
 }
 
-/// A prompt that is decoded and waits for its answer.
+/// A prompt on its way into the cells, and then its answer. Must be given back with [`Session::end`].
 pub struct Look {
-    sequence: i32,
+    slot: usize,
     position: i32,
-    /// Tokens decoded for it now, and those found in the cache.
+    prefix: Vec<Token>,
+    /// What of the prompt is not decoded yet begins in the first of these.
+    rest: Vec<Piece>,
+    /// Tokens or rows of `rest[0]` that are decoded.
+    offset: usize,
+    /// Tokens that were or will be decoded for the prompt, and those found in the cache.
     pub decoded: usize,
     pub reused: usize,
+    /// Where the last batch has its logits.
+    output: Option<i32>,
+}
+
+/// A part of a prompt.
+enum Piece {
+    Tokens(Vec<Token>),
+    Part(Rc<EncodedFrame>, usize),
+}
+
+impl Piece {
+    /// In tokens or rows.
+    fn len(&self) -> usize {
+        match self {
+            Self::Tokens(tokens) => tokens.len(),
+            Self::Part(frame, i) => match &frame.parts[*i] {
+                Part::Tokens(tokens) => tokens.len(),
+                Part::Image(image) => image.tokens,
+            },
+        }
+    }
+
+    /// The `i`th token or row.
+    fn input(&self, i: usize, width: usize) -> Input<'_> {
+        match self {
+            Self::Tokens(tokens) => Input::Tokens(&tokens[i..=i]),
+            Self::Part(frame, part) => match &frame.parts[*part] {
+                Part::Tokens(tokens) => Input::Tokens(&tokens[i..=i]),
+                Part::Image(image) => Input::Rows(&image.rows[i * width..(i + 1) * width]),
+            },
+        }
+    }
+}
+
+impl Look {
+    /// True once the whole prompt is in the cells.
+    pub fn prompt_is_in(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// True when the last [`Session::step`] made logits for it.
+    pub fn has_logits(&self) -> bool {
+        self.output.is_some()
+    }
+
+    fn sequence(&self) -> i32 {
+        self.slot as i32
+    }
+}
+
+/// A look's part in a step.
+pub struct Turn<'a> {
+    pub look: &'a mut Look,
+    /// The answer's next token; `None` while the prompt is not in.
+    pub token: Option<Token>,
 }
 
 impl<'m> Session<'m> {
@@ -76,78 +138,148 @@ impl<'m> Session<'m> {
         Ok(offered - frames.len())
     }
 
-    /// Decodes a prompt, keeping what the stream's slot already holds of its prefix.
+    /// Takes a look on; what the stream's slot already holds of its prefix is kept. Nothing is decoded yet.
     ///
     /// # Errors
-    /// When llama.cpp fails or `cancel` is set; the slot is then empty but usable.
-    pub fn prefill(
-        &mut self,
-        stream: &Arc<str>,
-        prompt: &PromptTokens,
-        frames: &[Rc<EncodedFrame>],
-        eye: &mut Eye<'_>,
-        cancel: &CancelFlag,
-    ) -> Result<Look> {
-        let sequence = self.slot_for(stream);
-        let kept = self.keep_prefix(sequence, &prompt.prefix);
-        self.context.watch(cancel);
-        let result = self.fill(sequence, kept, prompt, frames, eye, cancel);
-        let slot = &mut self.slots[sequence];
-        match result {
-            Ok(position) => {
-                slot.prefix.clone_from(&prompt.prefix);
-                let total = prompt.prefix.len() + prompt.suffix.len() + frames.iter().map(|f| f.tokens).sum::<usize>();
-                Ok(Look { sequence: sequence as i32, position, decoded: total - kept, reused: kept })
-            }
-            Err(e) => {
-                // Whatever half of it is in the cells is not what `prefix` says.
-                slot.prefix.clear();
-                self.context.truncate(sequence as i32, 0);
-                Err(e)
-            }
+    /// When every slot has a look in it.
+    pub fn begin(&mut self, stream: &Arc<str>, prompt: PromptTokens, frames: Vec<Rc<EncodedFrame>>) -> Result<Look> {
+        let slot =
+            self.slot_for(stream).ok_or_else(|| Error::internal("engine_slots", "every slot has a look in it"))?;
+        let kept = self.keep_prefix(slot, &prompt.prefix);
+        let mut rest = vec![Piece::Tokens(prompt.prefix[kept..].to_vec())];
+        for frame in frames {
+            rest.extend((0..frame.parts.len()).map(|i| Piece::Part(Rc::clone(&frame), i)));
+        }
+        rest.push(Piece::Tokens(prompt.suffix));
+        rest.retain(|piece| piece.len() > 0);
+        let decoded = rest.iter().map(Piece::len).sum();
+        self.slots[slot].busy = true;
+        Ok(Look {
+            slot,
+            position: i32::try_from(kept).unwrap_or(i32::MAX),
+            prefix: prompt.prefix,
+            rest,
+            offset: 0,
+            decoded,
+            reused: kept,
+            output: None,
+        })
+    }
+
+    /// Gives a look's slot free. Its prefix stays if the whole prompt came in.
+    pub fn end(&mut self, look: Look) {
+        let slot = &mut self.slots[look.slot];
+        slot.busy = false;
+        if !look.rest.is_empty() {
+            // Whatever half of it is in the cells is not what `prefix` says.
+            slot.prefix.clear();
+            self.context.truncate(look.slot as i32, 0);
         }
     }
 
-    fn fill(
-        &mut self,
-        sequence: usize,
-        kept: usize,
-        prompt: &PromptTokens,
-        frames: &[Rc<EncodedFrame>],
-        eye: &mut Eye<'_>,
-        cancel: &CancelFlag,
-    ) -> Result<i32> {
-        let (sequence, mut position) = (sequence as i32, i32::try_from(kept).unwrap_or(i32::MAX));
-        let helper = eye.needs_helper();
-        // Everything up to the next piece that needs the helper goes into one run of full batches.
-        let mut run = vec![Input::Tokens(&prompt.prefix[kept..])];
-        for part in frames.iter().flat_map(|f| &f.parts) {
-            match part {
-                Part::Tokens(tokens) => run.push(Input::Tokens(tokens)),
-                Part::Image(image) if !helper => run.push(Input::Rows(&image.rows)),
-                Part::Image(image) => {
-                    position = self.context.decode(sequence, position, &run, false)?;
-                    run.clear();
-                    position = self.context.decode_with_helper(eye.vision(), sequence, position, image)?;
+    /// One batch: the next token of each answer, and as much of the prompts, in their order, as there is room for.
+    /// `hidden` keeps the hidden state of each answer's token; no prompt may come along then.
+    ///
+    /// # Errors
+    /// When llama.cpp fails or the flag of [`watch`](Self::watch) is set; then none of these looks can go on.
+    pub fn step(&mut self, turns: &mut [Turn<'_>], eye: &mut Eye<'_>, hidden: bool) -> Result<()> {
+        turns.iter_mut().for_each(|turn| turn.look.output = None);
+        self.context.keep_hidden(hidden);
+        if eye.needs_helper()
+            && let Some(turn) = turns.iter_mut().find(|turn| turn.token.is_none())
+        {
+            return self.fill_with_helper(turn.look, eye);
+        }
+        let (width, room) = (self.model.n_embd(), self.context.batch_size());
+        let mut entries: Vec<Entry<'_>> = Vec::with_capacity(room.min(1024));
+        // (entries of it, index of the one with logits)
+        let mut shares = vec![(0usize, None); turns.len()];
+        for answering in [true, false] {
+            for (turn, share) in turns.iter().zip(&mut shares).filter(|(turn, _)| turn.token.is_some() == answering) {
+                let (sequence, mut position) = (turn.look.sequence(), turn.look.position);
+                let token = turn.token.as_ref().map(std::slice::from_ref);
+                let mut add = |input, logits| {
+                    if logits {
+                        share.1 = i32::try_from(entries.len()).ok();
+                    }
+                    entries.push(Entry { sequence, position, input, logits });
+                    position += 1;
+                    share.0 += 1;
+                    entries.len() < room
+                };
+                match token {
+                    Some(token) => {
+                        if !add(Input::Tokens(token), true) {
+                            break;
+                        }
+                    }
+                    None => {
+                        if !turn.look.each_rest(width, &mut add) {
+                            break;
+                        }
+                    }
                 }
             }
-            if cancel.is_set() {
-                return Err(cancelled());
+        }
+        self.context.step(&entries)?;
+        drop(entries);
+        for (turn, (taken, output)) in turns.iter_mut().zip(shares) {
+            turn.look.position += i32::try_from(taken).unwrap_or(i32::MAX);
+            turn.look.output = output;
+            if turn.token.is_none() {
+                turn.look.advance_prompt(taken);
+                self.note_prefix(turn.look);
             }
         }
-        run.push(Input::Tokens(&prompt.suffix));
-        self.context.decode(sequence, position, &run, true)
+        Ok(())
     }
 
-    /// The slot of this stream, or the one that was used longest ago.
-    fn slot_for(&mut self, stream: &Arc<str>) -> usize {
-        let own = self.slots.iter().position(|s| s.stream.as_deref() == Some(stream));
-        let oldest = self.slots.iter().enumerate().min_by_key(|(_, s)| s.used).map_or(0, |(i, _)| i);
-        let i = own.unwrap_or(oldest);
+    /// A whole prompt through libmtmd's helper, which knows M-RoPE and non-causal models.
+    fn fill_with_helper(&mut self, look: &mut Look, eye: &mut Eye<'_>) -> Result<()> {
+        let (sequence, last) = (look.sequence(), look.rest.len().saturating_sub(1));
+        for (i, piece) in look.rest.iter().enumerate() {
+            let logits = i == last;
+            look.position = match piece {
+                Piece::Tokens(tokens) => {
+                    self.context.decode(sequence, look.position, &[Input::Tokens(tokens)], logits)?
+                }
+                Piece::Part(frame, part) => match &frame.parts[*part] {
+                    Part::Tokens(tokens) => {
+                        self.context.decode(sequence, look.position, &[Input::Tokens(tokens)], logits)?
+                    }
+                    Part::Image(image) => {
+                        self.context.decode_with_helper(eye.vision(), sequence, look.position, image)?
+                    }
+                },
+            };
+        }
+        look.rest.clear();
+        look.output = Some(-1);
+        self.note_prefix(look);
+        Ok(())
+    }
+
+    /// Once a whole prompt is in, the slot holds its prefix.
+    fn note_prefix(&mut self, look: &Look) {
+        if look.prompt_is_in() {
+            self.slots[look.slot].prefix.clone_from(&look.prefix);
+        }
+    }
+
+    /// From now on a step ends early once this flag is set (on the CPU).
+    pub fn watch(&mut self, cancel: &CancelFlag) {
+        self.context.watch(cancel);
+    }
+
+    /// The stream's own slot if no look is in it, or else the free one that was used longest ago.
+    fn slot_for(&mut self, stream: &Arc<str>) -> Option<usize> {
+        let free = || self.slots.iter().enumerate().filter(|(_, s)| !s.busy);
+        let own = free().find(|(_, s)| s.stream.as_deref() == Some(stream));
+        let (i, _) = own.or_else(|| free().min_by_key(|(_, s)| s.used))?;
         self.clock += 1;
         self.slots[i].used = self.clock;
         self.slots[i].stream = Some(Arc::clone(stream));
-        i
+        Some(i)
     }
 
     /// Cuts the slot's cells back to what it shares with `prefix`; returns how many tokens stay.
@@ -160,23 +292,37 @@ impl<'m> Session<'m> {
         kept
     }
 
-    #[cfg(test)]
-    /// Logits after the last decoded token.
+    /// Logits that the last step made for this look.
     ///
     /// # Errors
-    /// When nothing was decoded.
-    pub fn logits(&self) -> Result<&[f32]> {
-        self.context.logits()
+    /// When it made none.
+    pub fn logits(&self, look: &Look) -> Result<&[f32]> {
+        let at = look.output.ok_or_else(|| Error::internal("engine_logits", "no logits were made for this look"))?;
+        self.context.logits_at(at)
     }
 
-    /// The next token of an answer.
+    /// The hidden state of the answer's token of the last step: the last layer after the final norm.
     ///
     /// # Errors
-    /// When nothing was decoded before, or no token can be chosen.
-    pub fn sample(&self, sampler: &mut LlamaSampler) -> Result<Token> {
-        let logits = self.context.logits()?;
-        let candidates: Vec<_> =
-            (0i32..).zip(logits).map(|(id, logit)| LlamaTokenData::new(LlamaToken::new(id), *logit, 0.0)).collect();
+    /// When none was kept.
+    pub fn hidden(&self, look: &Look) -> Result<&[f32]> {
+        let at = look.output.ok_or_else(|| Error::internal("engine_hidden", "no step was made for this look"))?;
+        self.context.hidden_at(at)
+    }
+
+    /// The next token of an answer; none of those that are marked in `banned`.
+    ///
+    /// # Errors
+    /// When the last step made no logits for it, or no token can be chosen.
+    pub fn sample(&self, look: &Look, sampler: &mut LlamaSampler, banned: &[bool]) -> Result<Token> {
+        let logits = self.logits(look)?;
+        let allowed = banned.iter().map(|banned| !banned).chain(std::iter::repeat(true));
+        let candidates: Vec<_> = (0i32..)
+            .zip(logits)
+            .zip(allowed)
+            .filter(|(_, allowed)| *allowed)
+            .map(|((id, logit), _)| LlamaTokenData::new(LlamaToken::new(id), *logit, 0.0))
+            .collect();
         let mut candidates = LlamaTokenDataArray::new(candidates, false);
         sampler.apply(&mut candidates);
         let token = candidates
@@ -186,24 +332,37 @@ impl<'m> Session<'m> {
         Ok(token.0)
     }
 
-    /// Puts an answer's token into the cache and makes the logits for the next.
-    ///
-    /// # Errors
-    /// When llama.cpp fails.
-    pub fn advance(&mut self, look: &mut Look, token: Token) -> Result<()> {
-        look.position = self.context.decode(look.sequence, look.position, &[Input::Tokens(&[token])], true)?;
-        Ok(())
-    }
-
     /// The model that this session decodes with.
     pub fn model(&self) -> &'m Model {
         self.model
     }
 }
 
-/// A prompt was given up because its owner wants no more.
-pub fn cancelled() -> Error {
-    Error::unavailable("engine_aborted", "decoding was cancelled")
+impl Look {
+    /// Hands out what is not decoded yet, the last with `true`, until it is told to stop. True when it was not.
+    fn each_rest<'a>(&'a self, width: usize, add: &mut impl FnMut(Input<'a>, bool) -> bool) -> bool {
+        for (i, piece) in self.rest.iter().enumerate() {
+            let from = if i == 0 { self.offset } else { 0 };
+            for at in from..piece.len() {
+                let last = i + 1 == self.rest.len() && at + 1 == piece.len();
+                if !add(piece.input(at, width), last) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Marks the next `taken` tokens or rows of the prompt as decoded.
+    fn advance_prompt(&mut self, taken: usize) {
+        self.offset += taken;
+        let mut whole = 0;
+        while let Some(piece) = self.rest.get(whole).filter(|piece| self.offset >= piece.len()) {
+            self.offset -= piece.len();
+            whole += 1;
+        }
+        self.rest.drain(..whole);
+    }
 }
 
 /// The sampler chain in llama.cpp's customary order.

@@ -8,6 +8,8 @@ use std::ffi::CString;
 /// Stand-ins for contents while the template is laid out; no template contains them.
 const SYSTEM_HERE: &str = "@@vidette-system@@";
 const USER_HERE: &str = "@@vidette-user@@";
+/// Opens an answer that is to be spoken (`use_tts_template` of MiniCPM-o's chat template).
+const SPEAK: &str = "<|tts_bos|>";
 
 /// The template's own text, cut at the places where ours goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct Layout {
     before_system: String,
     before_user: String,
     after_user: String,
+    /// After that, where the answer is to be spoken by the model itself; empty when the model can't.
+    speak: &'static str,
 }
 
 /// A prompt as tokens, with the place of the frames between `prefix` and `suffix`.
@@ -42,6 +46,9 @@ impl Layout {
         if thinks && !layout.after_user.contains("<think>") {
             layout.after_user.push_str("<think>\n\n</think>\n\n");
         }
+        if model.special(SPEAK).is_some() && !layout.after_user.contains(SPEAK) {
+            layout.speak = SPEAK;
+        }
         layout
     }
 
@@ -50,6 +57,7 @@ impl Layout {
             before_system: "<|im_start|>system\n".to_owned(),
             before_user: "<|im_end|>\n<|im_start|>user\n".to_owned(),
             after_user: "<|im_end|>\n<|im_start|>assistant\n".to_owned(),
+            speak: "",
         }
     }
 
@@ -60,11 +68,13 @@ impl Layout {
             before_system: before_system.to_owned(),
             before_user: before_user.to_owned(),
             after_user: after_user.to_owned(),
+            speak: "",
         })
     }
 
     /// The prompt's tokens. Only the template's own text may hold special tokens; ours stays plain text.
-    pub fn tokens(&self, model: &Model, prompt: &Prompt) -> PromptTokens {
+    /// `for_voice` has the answer open as MiniCPM-o's own template does when it is to speak.
+    pub fn tokens(&self, model: &Model, prompt: &Prompt, for_voice: bool) -> PromptTokens {
         let mut prefix = model.tokenize(&self.before_system, true);
         prefix.extend(model.tokenize(&prompt.system, false));
         prefix.extend(model.tokenize(&self.before_user, true));
@@ -74,6 +84,9 @@ impl Layout {
             suffix.extend(model.tokenize(&format!("\n{}", prompt.context), false));
         }
         suffix.extend(model.tokenize(&self.after_user, true));
+        if for_voice {
+            suffix.extend(model.tokenize(self.speak, true));
+        }
         PromptTokens { prefix, suffix }
     }
 }

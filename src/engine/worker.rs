@@ -1,14 +1,15 @@
-//! The engine's thread: owns backend, model, vision tower and context in one stack frame, and runs jobs.
-//! Not here: what a look consists of (`session`, `vision`), who waits (`mailbox`).
+//! The engine's thread: owns backend, model, vision tower and context in one stack frame.
+//! Not here: the looks at work (`desk`), who waits (`mailbox`).
 
 use super::backend;
+use super::desk::Desk;
 use super::ffi::{Context, ContextParams, Model};
 use super::mailbox::{Mailbox, Ticket};
-use super::session::{Session, sampler};
+use super::session::Session;
+use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
-use super::utf8::Utf8Stream;
 use super::vision::{Eye, FrameLayout};
-use super::{Engine, EngineState, EngineStatus, Job, JobEvent, JobFinish, JobHandle};
+use super::{Engine, EngineState, EngineStatus, Job, JobEvent, JobHandle};
 use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,9 @@ pub struct EngineConfig {
     pub context_tokens: u32,
     /// Streams that keep their prefix in the cache at once.
     pub slots: u32,
+    /// Answers written at once, at most `slots`; 0 takes all slots on a GPU, where a batch costs little more than a token,
+    /// and one on a processor, where the first comes sooner alone.
+    pub parallel: u32,
     /// Most tokens decoded in one call.
     pub batch: u32,
     /// 0 takes one for each core.
@@ -41,6 +45,17 @@ pub struct EngineConfig {
     pub gpu_layers: i32,
     /// Most bytes of frame embeddings kept.
     pub embedding_cache_bytes: usize,
+}
+
+impl EngineConfig {
+    fn at_once(&self, on_gpu: bool) -> usize {
+        let slots = self.slots.max(1);
+        match self.parallel {
+            0 if on_gpu => slots as usize,
+            0 => 1,
+            n => n.min(slots) as usize,
+        }
+    }
 }
 
 /// llama.cpp behind the engine's door.
@@ -135,7 +150,7 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
     backend::start()?;
     let gpu = if config.gpu_layers == 0 { None } else { backend::gpu_name() };
     let model = Model::load(&config.language, if gpu.is_some() { config.gpu_layers } else { 0 })?;
-    let mut eye = Eye::load(
+    let eye = Eye::load(
         &config.projector,
         &model,
         config.frame_layout,
@@ -147,8 +162,9 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
     let tokens_per_sequence = if trained > 0 { config.context_tokens.min(trained) } else { config.context_tokens };
     let params = ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads };
     let context = Context::new(&model, params)?;
-    let layout = Layout::of(&model);
-    let mut session = Session::new(&model, context, config.slots.max(1) as usize);
+    let (layout, speech) = (Layout::of(&model), SpeechTokens::of(&model));
+    let session = Session::new(&model, context, config.slots.max(1) as usize);
+    let at_once = config.at_once(gpu.is_some());
     let load_s = began.elapsed().as_secs_f64();
     tracing::info!(model = %config.name, device = gpu.as_deref().unwrap_or("cpu"), load_s, "engine ready");
     tell.send_modify(|status| {
@@ -157,90 +173,6 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
         status.context_tokens = u32::try_from(session.budget()).unwrap_or(u32::MAX);
         status.load_s = Some(load_s);
     });
-    while let Some(ticket) = mailbox.take() {
-        answer(&ticket, &layout, &mut session, &mut eye);
-    }
+    Desk::new(layout, speech, session, eye, at_once).serve(mailbox);
     Ok(())
-}
-
-/// Runs one job to its last event. Whatever goes wrong is told to the job's owner and harms no other job.
-fn answer(ticket: &Ticket, layout: &Layout, session: &mut Session<'_>, eye: &mut Eye<'_>) {
-    let last = match look(ticket, layout, session, eye) {
-        Ok(last) => last,
-        Err(_) if ticket.cancel.is_set() => {
-            JobEvent::Done { at: Instant::now(), tokens: 0, finish: JobFinish::Cancelled }
-        }
-        Err(e) => JobEvent::Failed(e),
-    };
-    say(ticket, last);
-}
-
-/// Waits for the owner when its queue is full: it always reads, or is gone.
-fn say(ticket: &Ticket, event: JobEvent) {
-    // An owner that is gone has set the cancel flag by dropping its handle.
-    let _owner_is_gone = ticket.events.blocking_send(event);
-}
-
-fn look(ticket: &Ticket, layout: &Layout, session: &mut Session<'_>, eye: &mut Eye<'_>) -> Result<JobEvent> {
-    let Ticket { job, cancel, .. } = ticket;
-    say(ticket, JobEvent::Started { at: Instant::now() });
-    if job.frames.is_empty() {
-        return Err(Error::invalid("job_without_frames", "there is no frame to look at"));
-    }
-    let cancelled = |tokens| JobEvent::Done { at: Instant::now(), tokens, finish: JobFinish::Cancelled };
-    let mut frames = Vec::with_capacity(job.frames.len());
-    let mut encoded = 0;
-    for frame in &job.frames {
-        if cancel.is_set() {
-            return Ok(cancelled(0));
-        }
-        let (embedded, fresh) = eye.look(&job.stream, frame)?;
-        encoded += u32::from(fresh);
-        frames.push(embedded);
-    }
-    say(ticket, JobEvent::Encoded { at: Instant::now(), encoded });
-
-    let prompt = layout.tokens(session.model(), &job.prompt);
-    let left_out = session.fit(&prompt, &mut frames, job.max_tokens)?;
-    if left_out > 0 {
-        tracing::debug!(left_out, "oldest frames left out: the context is too short for all");
-    }
-    let mut at = session.prefill(&job.stream, &prompt, &frames, eye, cancel)?;
-    let tokens = u32::try_from(at.decoded + at.reused).unwrap_or(u32::MAX);
-    say(ticket, JobEvent::Prefilled { at: Instant::now(), tokens });
-
-    let mut sampler = sampler(&job.sampling, session.model().n_vocab(), fresh_seed());
-    let mut utf8 = Utf8Stream::default();
-    let mut written = 0;
-    let finish = loop {
-        if cancel.is_set() {
-            break JobFinish::Cancelled;
-        }
-        if written == job.max_tokens {
-            break JobFinish::Length;
-        }
-        let token = session.sample(&mut sampler)?;
-        if session.model().ends_turn(token) {
-            break JobFinish::Stop;
-        }
-        written += 1;
-        let text = utf8.push(&session.model().piece(token));
-        if !text.is_empty() {
-            say(ticket, JobEvent::Text { at: Instant::now(), text });
-        }
-        if written < job.max_tokens {
-            session.advance(&mut at, token)?;
-        }
-    };
-    let rest = utf8.finish();
-    if !rest.is_empty() && finish != JobFinish::Cancelled {
-        say(ticket, JobEvent::Text { at: Instant::now(), text: rest });
-    }
-    Ok(JobEvent::Done { at: Instant::now(), tokens: written, finish })
-}
-
-/// A seed that differs from job to job; it only has to vary, not to be secret.
-fn fresh_seed() -> u32 {
-    use std::hash::{BuildHasher, RandomState};
-    (RandomState::new().hash_one(0) & 0xffff_ffff) as u32
 }

@@ -13,7 +13,12 @@ pub struct AbsentVoice {
 impl AbsentVoice {
     /// The voice `name`, absent for that reason.
     pub fn new(name: &'static str, why: Error) -> Self {
-        let status = VoiceStatus { state: VoiceState::Unavailable, name: Some(name), reason: Some(why.to_string()) };
+        let status = VoiceStatus {
+            state: VoiceState::Unavailable,
+            name: Some(name),
+            reason: Some(why.to_string()),
+            ..VoiceStatus::default()
+        };
         Self { why, status: watch::Sender::new(status) }
     }
 }

@@ -59,7 +59,7 @@ impl EspeakVoice {
     /// When the thread can't be started.
     pub fn spawn(config: EspeakConfig) -> Result<Self> {
         let (clauses, waiting) = sync_channel(WAITING);
-        let loading = VoiceStatus { state: VoiceState::Loading, name: Some(PROGRAM), reason: None };
+        let loading = VoiceStatus { state: VoiceState::Loading, name: Some(PROGRAM), ..VoiceStatus::default() };
         let (teller, status) = watch::channel(loading);
         let closing = Arc::new(AtomicBool::new(false));
         let worker = Worker { config, program: None, status: teller, closing: Arc::clone(&closing) };
@@ -163,7 +163,11 @@ impl Worker {
         match self.speak("ok", &|| !self.closing.load(Ordering::Relaxed), &hear) {
             Ok(_) if heard.get() => {
                 tracing::info!("espeak-ng speaks");
-                self.status.send_replace(VoiceStatus { state: VoiceState::Ready, name: Some(PROGRAM), reason: None });
+                self.status.send_replace(VoiceStatus {
+                    state: VoiceState::Ready,
+                    name: Some(PROGRAM),
+                    ..VoiceStatus::default()
+                });
             }
             Ok(_) => self.lost(&Error::unavailable("espeak_silent", "espeak-ng made no sound of a word")),
             Err(error) => self.lost(&error),
@@ -177,7 +181,12 @@ impl Worker {
             let news = status.reason != reason;
             if news {
                 tracing::warn!("no voice: {error}");
-                *status = VoiceStatus { state: VoiceState::Unavailable, name: Some(PROGRAM), reason };
+                *status = VoiceStatus {
+                    state: VoiceState::Unavailable,
+                    name: Some(PROGRAM),
+                    reason,
+                    ..VoiceStatus::default()
+                };
             }
             news
         });

@@ -20,13 +20,16 @@ pub use script::{MAX_UTTERANCE, Pacing};
 pub use speakable::speakable;
 pub use speaker::{Speaker, SpeechStatus};
 
+pub use crate::cancel::CancelFlag;
+
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
 
 /// Events of one clause waiting for its speaker; the voice waits when it is full, so keep reading.
 pub const CLAUSE_EVENTS: usize = 64;
+
+/// Tokens of a clause for a voice that goes by them; the last clause of an utterance has 1 to so many.
+pub const CHUNK: usize = 10;
 
 /// Last-layer rows of the language model, one for each token of a clause, for voices that are steered by them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -45,10 +48,11 @@ pub struct Clause {
     pub utterance: u64,
     /// Its place in the utterance, from 0.
     pub index: u32,
-    /// At most [`MAX_CLAUSE`] characters that passed [`speakable()`]; empty only in a `last` clause.
+    /// At most [`MAX_CLAUSE`] characters that passed [`speakable()`]; empty only in a `last` clause. For a voice that
+    /// goes by tokens, what these say, as it is.
     pub text: String,
     /// The text's token ids, for voices that go by them; else empty.
-    pub tokens: Vec<u32>,
+    pub tokens: Vec<i32>,
     /// A row for each of `tokens`, for voices that go by them.
     pub hidden: Option<HiddenStates>,
     /// Nothing of this utterance follows.
@@ -71,6 +75,7 @@ pub enum ClauseEvent {
 pub struct ClauseHandle {
     /// What becomes of it; ends after its last event.
     pub events: mpsc::Receiver<ClauseEvent>,
+    /// Looked at by the voice at least every 20 ms.
     cancel: CancelFlag,
 }
 
@@ -86,21 +91,6 @@ impl ClauseHandle {
 impl Drop for ClauseHandle {
     fn drop(&mut self) {
         self.cancel.set();
-    }
-}
-
-/// Looked at by the voice at least every 20 ms.
-#[derive(Debug, Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
-
-impl CancelFlag {
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// True once nobody wants the rest.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -120,19 +110,29 @@ pub enum VoiceState {
 }
 
 /// The voice as its users see it.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct VoiceStatus {
     pub state: VoiceState,
     /// "espeak-ng" or "minicpm-o".
     pub name: Option<&'static str>,
     /// Why it does not speak, and what to do about it.
     pub reason: Option<String>,
+    /// Why it is not another voice that speaks, when one was to be preferred.
+    pub note: Option<String>,
+    /// It goes by tokens and hidden states; its clauses are chunks of [`CHUNK`] tokens.
+    pub by_tokens: bool,
 }
 
 /// The voice's door. One voice serves all streams.
 pub trait Voice: Send + Sync {
     /// Hands in a clause. Never blocks; what is wrong comes as [`ClauseEvent::Failed`].
     fn submit(&self, clause: Clause) -> ClauseHandle;
+
+    /// The utterance is over though its last clause was not handed in: it was cut off. A voice that keeps nothing
+    /// between clauses need not care.
+    fn forget(&self, stream: &str, utterance: u64) {
+        let _ = (stream, utterance);
+    }
 
     /// How the voice is, as it changes.
     fn status(&self) -> watch::Receiver<VoiceStatus>;

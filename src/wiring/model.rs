@@ -152,6 +152,9 @@ fn choice(advice: models::SamplingAdvice) -> SamplingChoice {
 #[cfg(feature = "llama")]
 async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
     use crate::engine::{EngineConfig, FrameLayout};
+    if let Some(folder) = &config.backends {
+        crate::engine::look_for_backends_in(folder.clone());
+    }
     for note in &files.notes {
         tracing::info!("{note}");
     }
@@ -188,6 +191,7 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
         notice,
         context_tokens: config.context_tokens,
         slots: config.slots,
+        parallel: config.parallel,
         batch: 512,
         threads: config.threads,
         gpu_layers: config.gpu_layers,

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_sys_2 as sys;
 use std::collections::VecDeque;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -30,11 +31,29 @@ pub fn start() -> Result<()> {
             // Without it ggml's last act on a failed assertion is to start a debugger.
             sys::ggml_set_abort_callback(Some(on_abort));
         }
-        LlamaBackend::init().map_err(|e| e.to_string())
+        let started = LlamaBackend::init().map_err(|e| e.to_string());
+        for plugin in super::plugins::found() {
+            load(&plugin);
+        }
+        started
     });
     match started {
         Ok(_) => Ok(()),
         Err(why) => Err(Error::internal("engine_backend", format!("llama.cpp could not start: {why}"))),
+    }
+}
+
+/// Loads a backend. One that can't be used here (no driver, another ggml) is told in the log, and the processor serves.
+fn load(plugin: &Path) {
+    let Ok(path) = CString::new(plugin.as_os_str().as_encoded_bytes()) else { return };
+    last_words();
+    // SAFETY: the path is NUL-terminated and outlives the call; null is the documented failure (ggml-backend.h:
+    // ggml_backend_load). The file is code that belongs to this program, as its other libraries do.
+    let loaded = unsafe { sys::ggml_backend_load(path.as_ptr()) };
+    if loaded.is_null() {
+        tracing::warn!("the GPU backend {} can't be used: {}", plugin.display(), last_words());
+    } else {
+        tracing::debug!("the GPU backend {} is loaded", plugin.display());
     }
 }
 

@@ -30,5 +30,5 @@ mod voice;
 pub use files::SpeechFiles;
 pub use sampler::SpeechSampling;
 pub use source::RATE;
-pub use synthesizer::{Cancel, Options, Synthesizer, Times, inspect};
+pub use synthesizer::{Options, Synthesizer, Times, inspect};
 pub use token2wav::SAMPLES_PER_CODE;

@@ -10,9 +10,8 @@ use super::noise::Random;
 use super::projector::{Projector, ProjectorFile};
 use super::sampler::SpeechSampling;
 use super::token2wav::{SoundFiles, SoundTimes, Token2Wav};
+use crate::cancel::CancelFlag;
 use crate::error::{Error, Kind, Result};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Most codes for one text chunk: 20 seconds for ten tokens, as in the reference.
@@ -41,22 +40,11 @@ impl Default for Options {
     }
 }
 
-/// Ends an utterance from another thread: the next step that looks gives `speech_cancelled`.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Ends the utterance.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+fn check(cancel: &CancelFlag) -> Result<()> {
+    if cancel.is_set() {
+        return Err(Error::new(Kind::Unavailable, "speech_cancelled", "the utterance was cancelled"));
     }
-
-    fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Unavailable, "speech_cancelled", "the utterance was cancelled"));
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Where the time of one utterance went.
@@ -91,7 +79,7 @@ pub struct Synthesizer {
     chunker: Chunker,
     pub(super) history: Vec<i32>,
     random: Random,
-    cancel: Cancel,
+    cancel: CancelFlag,
     times: Times,
 }
 
@@ -159,7 +147,7 @@ impl Synthesizer {
             chunker: Chunker::default(),
             history: Vec::new(),
             random: Random::new(0, SAMPLER),
-            cancel: Cancel::default(),
+            cancel: CancelFlag::default(),
             times: Times::default(),
         })
     }
@@ -175,18 +163,19 @@ impl Synthesizer {
     }
 
     /// Starts an utterance and forgets the last one, finished or not. The same seed and the same input give the same
-    /// samples on the same machine.
+    /// samples on the same machine. Whoever sets the flag ends the utterance: the next step that looks gives
+    /// `speech_cancelled`.
     ///
     /// # Errors
     /// `speech_compute` when the device fails.
-    pub fn begin(&mut self, seed: u64) -> Result<Cancel> {
+    pub fn begin(&mut self, seed: u64) -> Result<CancelFlag> {
         self.stage = Stage::Broken;
         self.language.begin();
         self.sound.begin(seed)?;
         self.chunker = Chunker::default();
         self.history.clear();
         self.random = Random::new(seed, SAMPLER);
-        self.cancel = Cancel::default();
+        self.cancel = CancelFlag::default();
         self.times = Times::default();
         self.stage = Stage::Speaking;
         Ok(self.cancel.clone())
@@ -239,7 +228,7 @@ impl Synthesizer {
                 return Ok(());
             }
             let cancel = self.cancel.clone();
-            let done = self.sound.finish(&|| cancel.check()).map(&mut *sink);
+            let done = self.sound.finish(&|| check(&cancel)).map(&mut *sink);
             self.kept(done)
         });
         if done.is_ok() {
@@ -276,7 +265,7 @@ impl Synthesizer {
 
     fn chunks(&mut self, ended: bool, sink: &mut dyn FnMut(Vec<f32>)) -> Result<()> {
         while let Some(chunk) = self.chunker.next(ended, self.projector.input)? {
-            self.cancel.check()?;
+            check(&self.cancel)?;
             self.chunk(&chunk, sink)?;
         }
         Ok(())
@@ -295,13 +284,13 @@ impl Synthesizer {
         self.times.language += start.elapsed();
         let cancel = self.cancel.clone();
         for _ in 0..MOST_CODES {
-            cancel.check()?;
+            check(&cancel)?;
             if usize::try_from(code) == Ok(end) {
                 break;
             }
             self.history.push(code);
             self.times.codes += 1;
-            if let Some(samples) = self.sound.push(code, &|| cancel.check())? {
+            if let Some(samples) = self.sound.push(code, &|| check(&cancel))? {
                 sink(samples);
             }
             let start = Instant::now();

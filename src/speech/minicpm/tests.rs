@@ -318,7 +318,7 @@ fn the_same_utterance_twice_is_the_same_whatever_came_between() {
     let _cancel = voice.begin(4).unwrap();
     voice.push(&ids, &hidden).unwrap();
     let cancel = voice.begin(4).unwrap();
-    cancel.cancel();
+    cancel.set();
     assert_eq!(voice.push(&ids, &hidden).unwrap_err().code, "speech_cancelled");
     assert_eq!(voice.push(&ids, &hidden).unwrap_err().code, "speech_not_begun");
     assert_eq!(voice.finish().unwrap_err().code, "speech_not_begun");
@@ -349,7 +349,7 @@ fn cancelling_stops_within_a_text_chunk() {
     // The first second of sound is enough for this listener.
     let error = voice.push_with(&ids, &hidden, &mut |samples| {
         heard.extend(samples);
-        cancel.cancel();
+        cancel.set();
     });
     assert_eq!(error.unwrap_err().code, "speech_cancelled");
     assert_eq!(heard, whole[..heard.len()]);

@@ -1,0 +1,288 @@
+//! The looks that are at work, each at its own stage: their frames are encoded one by one, and what they have for the
+//! language model goes into one batch, so that many streams share each pass over the weights.
+//! Not here: the thread and loading (`worker`), who waits (`mailbox`), cells and batches (`session`).
+
+use super::ffi::Token;
+use super::mailbox::{Mailbox, Ticket};
+use super::session::{Look, Session, Turn, sampler};
+use super::speech_tokens::SpeechTokens;
+use super::template::Layout;
+use super::utf8::Utf8Stream;
+use super::vision::{EncodedFrame, Eye};
+use super::{JobEvent, JobFinish};
+use crate::cancel::CancelFlag;
+use crate::error::{Error, Result};
+use llama_cpp_2::sampling::LlamaSampler;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Everything that a look needs, and the looks.
+pub struct Desk<'m> {
+    pub layout: Layout,
+    pub speech: SpeechTokens,
+    pub session: Session<'m>,
+    pub eye: Eye<'m>,
+    /// Most looks at work at once; no more than the session has slots.
+    pub at_once: usize,
+    /// Longest at work first.
+    running: Vec<Running>,
+}
+
+struct Running {
+    ticket: Ticket,
+    stage: Stage,
+}
+
+enum Stage {
+    /// These of its frames have embeddings, and so many of them were made for it.
+    Frames {
+        encoded: Vec<Rc<EncodedFrame>>,
+        fresh: u32,
+    },
+    Answer(Box<Answer>),
+}
+
+/// From the prompt to the last token.
+struct Answer {
+    look: Look,
+    sampler: LlamaSampler,
+    piece: Piece,
+    written: u32,
+    /// Chosen, and not in the cells yet.
+    token: Option<Token>,
+}
+
+impl<'m> Desk<'m> {
+    /// A desk for at most `at_once` looks.
+    pub fn new(layout: Layout, speech: SpeechTokens, session: Session<'m>, eye: Eye<'m>, at_once: usize) -> Self {
+        Self { layout, speech, session, eye, at_once: at_once.max(1), running: Vec::new() }
+    }
+
+    /// Works until the mailbox is closed and everything at work has ended.
+    pub fn serve(&mut self, mailbox: &Mailbox) {
+        while self.take_on(mailbox) {
+            self.let_go();
+            self.encode_one();
+            self.batch();
+        }
+    }
+
+    /// Takes looks on while there is room; waits for one when nothing is at work. False once there will be none.
+    fn take_on(&mut self, mailbox: &Mailbox) -> bool {
+        while self.running.len() < self.at_once {
+            let next = if self.running.is_empty() { mailbox.take() } else { mailbox.take_now() };
+            let Some(ticket) = next else { break };
+            say(&ticket, JobEvent::Started { at: Instant::now() });
+            if ticket.job.frames.is_empty() {
+                say(&ticket, JobEvent::Failed(Error::invalid("job_without_frames", "there is no frame to look at")));
+                continue;
+            }
+            self.running.push(Running { ticket, stage: Stage::Frames { encoded: Vec::new(), fresh: 0 } });
+        }
+        !self.running.is_empty()
+    }
+
+    /// Ends those that nobody wants any more.
+    fn let_go(&mut self) {
+        for i in (0..self.running.len()).rev() {
+            if self.running[i].ticket.cancel.is_set() {
+                self.finish(i, Ok(JobFinish::Cancelled));
+            }
+        }
+    }
+
+    /// Encodes one frame, of the look that is longest at work. The others' answers go on between two frames.
+    fn encode_one(&mut self) {
+        let Some(i) = self.running.iter().position(|run| matches!(run.stage, Stage::Frames { .. })) else { return };
+        let Running { ticket, stage } = &mut self.running[i];
+        let Stage::Frames { encoded, fresh } = stage else { return };
+        match self.eye.look(&ticket.job.stream, &ticket.job.frames[encoded.len()]) {
+            Ok((frame, made)) => {
+                encoded.push(frame);
+                *fresh += u32::from(made);
+            }
+            Err(e) => return self.finish(i, Err(e)),
+        }
+        if encoded.len() == ticket.job.frames.len() {
+            say(ticket, JobEvent::Encoded { at: Instant::now(), encoded: *fresh });
+            let frames = std::mem::take(encoded);
+            match self.open(i, frames) {
+                Ok(answer) => self.running[i].stage = Stage::Answer(Box::new(answer)),
+                Err(e) => self.finish(i, Err(e)),
+            }
+        }
+    }
+
+    /// Lays the prompt out and takes a slot for it.
+    fn open(&mut self, i: usize, mut frames: Vec<Rc<EncodedFrame>>) -> Result<Answer> {
+        let job = &self.running[i].ticket.job;
+        let prompt = self.layout.tokens(self.session.model(), &job.prompt, job.for_voice);
+        let left_out = self.session.fit(&prompt, &mut frames, job.max_tokens)?;
+        if left_out > 0 {
+            tracing::debug!(left_out, "oldest frames left out: the context is too short for all");
+        }
+        Ok(Answer {
+            look: self.session.begin(&job.stream, prompt, frames)?,
+            sampler: sampler(&job.sampling, self.session.model().n_vocab(), fresh_seed()),
+            piece: Piece::default(),
+            written: 0,
+            token: None,
+        })
+    }
+
+    /// One batch for all whose prompt is laid out, and what comes of it.
+    fn batch(&mut self) {
+        let spoken = |run: &Running| run.ticket.job.for_voice;
+        let writing = |run: &Running| matches!(&run.stage, Stage::Answer(answer) if answer.token.is_some());
+        let waiting = |run: &Running| matches!(&run.stage, Stage::Answer(answer) if answer.token.is_none());
+        // With hidden states kept, every token of a prompt would ask for logits: prompts get a batch of their own.
+        if self.running.iter().any(|run| writing(run) && spoken(run)) {
+            self.run(writing, true);
+            self.run(waiting, false);
+        } else {
+            self.run(|run| writing(run) || waiting(run), false);
+        }
+    }
+
+    fn run(&mut self, takes_part: impl Fn(&Running) -> bool, hidden: bool) {
+        let part: Vec<usize> = (0..self.running.len()).filter(|i| takes_part(&self.running[*i])).collect();
+        if part.is_empty() {
+            return;
+        }
+        // A batch can be broken off for its one owner only.
+        self.session.watch(&match part.as_slice() {
+            [only] => self.running[*only].ticket.cancel.clone(),
+            _ => CancelFlag::default(),
+        });
+        let mut turns: Vec<_> = self
+            .running
+            .iter_mut()
+            .filter(|run| takes_part(run))
+            .filter_map(|run| match &mut run.stage {
+                Stage::Answer(answer) => Some(Turn { look: &mut answer.look, token: answer.token }),
+                Stage::Frames { .. } => None,
+            })
+            .collect();
+        let done = self.session.step(&mut turns, &mut self.eye, hidden);
+        drop(turns);
+        // From the last on: an ended look leaves the row.
+        for i in part.into_iter().rev() {
+            let next = match &done {
+                Ok(()) => self.go_on(i),
+                Err(e) => Err(e.clone()),
+            };
+            match next {
+                Ok(None) => {}
+                Ok(Some(finish)) => self.finish(i, Ok(finish)),
+                Err(e) => self.finish(i, Err(e)),
+            }
+        }
+    }
+
+    /// After a batch: tells what it brought and chooses the next token. How the answer ended, if it did.
+    fn go_on(&mut self, i: usize) -> Result<Option<JobFinish>> {
+        let Running { ticket, stage } = &mut self.running[i];
+        let Stage::Answer(answer) = stage else { return Ok(None) };
+        let Answer { look, sampler, piece, written, token } = answer.as_mut();
+        if !look.has_logits() {
+            return Ok(None);
+        }
+        let job = &ticket.job;
+        match token.take() {
+            None => {
+                let tokens = u32::try_from(look.decoded + look.reused).unwrap_or(u32::MAX);
+                say(ticket, JobEvent::Prefilled { at: Instant::now(), tokens });
+            }
+            // The state is that of the position that consumes the token, so a spoken token's text waited for it.
+            Some(_) if job.for_voice => {
+                piece.hidden.extend_from_slice(self.session.hidden(look)?);
+                piece.say(ticket);
+            }
+            Some(_) => {}
+        }
+        if *written == job.max_tokens {
+            return Ok(Some(JobFinish::Length));
+        }
+        let banned = if job.for_voice { self.speech.unspeakable(self.session.model()) } else { &[] };
+        let chosen = self.session.sample(look, sampler, banned)?;
+        if self.session.model().ends_turn(chosen) || self.speech.end == Some(chosen) {
+            return Ok(Some(JobFinish::Stop));
+        }
+        *written += 1;
+        piece.push(chosen, &self.session.model().piece(chosen));
+        *token = Some(chosen);
+        if !job.for_voice {
+            piece.say(ticket);
+            if *written == job.max_tokens {
+                return Ok(Some(JobFinish::Length));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A look leaves with its last events. Whatever went wrong is told to its owner and harms no other.
+    fn finish(&mut self, i: usize, how: Result<JobFinish>) {
+        let Running { ticket, stage } = self.running.remove(i);
+        let mut tokens = 0;
+        if let Stage::Answer(answer) = stage {
+            let Answer { look, mut piece, written, .. } = *answer;
+            tokens = written;
+            self.session.end(look);
+            if matches!(how, Ok(JobFinish::Stop | JobFinish::Length)) {
+                piece.end(&ticket);
+            }
+        }
+        let last = match how {
+            Ok(finish) => JobEvent::Done { at: Instant::now(), tokens, finish },
+            Err(_) if ticket.cancel.is_set() => {
+                JobEvent::Done { at: Instant::now(), tokens, finish: JobFinish::Cancelled }
+            }
+            Err(e) => JobEvent::Failed(e),
+        };
+        say(&ticket, last);
+    }
+}
+
+/// Waits for the owner when its queue is full: it always reads, or is gone.
+fn say(ticket: &Ticket, event: JobEvent) {
+    // An owner that is gone has set the cancel flag by dropping its handle.
+    let _owner_is_gone = ticket.events.blocking_send(event);
+}
+
+/// The tokens whose text is not told yet.
+#[derive(Default)]
+struct Piece {
+    utf8: Utf8Stream,
+    text: String,
+    tokens: Vec<Token>,
+    hidden: Vec<f32>,
+}
+
+impl Piece {
+    fn push(&mut self, token: Token, bytes: &[u8]) {
+        self.tokens.push(token);
+        self.text.push_str(&self.utf8.push(bytes));
+    }
+
+    /// Tells the text with what it was made of, if there is any.
+    fn say(&mut self, ticket: &Ticket) {
+        if self.text.is_empty() {
+            return;
+        }
+        let (text, tokens) = (std::mem::take(&mut self.text), std::mem::take(&mut self.tokens));
+        let hidden = std::mem::take(&mut self.hidden);
+        say(ticket, JobEvent::Text { at: Instant::now(), text, tokens, hidden });
+    }
+
+    /// Tells what half a character there is at the end.
+    fn end(&mut self, ticket: &Ticket) {
+        self.text.push_str(&self.utf8.finish());
+        self.say(ticket);
+    }
+}
+
+/// A seed that differs from job to job; it only has to vary, not to be secret.
+fn fresh_seed() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    (RandomState::new().hash_one(0) & 0xffff_ffff) as u32
+}
