@@ -374,7 +374,7 @@ const de = {
   'source.stopped.said': 'Angehalten.',
   'mode.name': 'Quelle',
   'mode.source': 'Datei / RTSP / Gerät',
-  'mode.webcam': 'Webcam im Browser',
+  'mode.webcam': 'Browser-Webcam',
   'webcam.camera': 'Kamera',
   'webcam.camera.n': 'Kamera {n}',
   'webcam.preview': 'Das Bild Ihrer Kamera',

@@ -39,6 +39,8 @@ let source = null; // The stream's, as the server told last.
 let previous = null;
 let born = null;
 let ordered = false; // The stream was switched to this camera.
+let again = false; // It must be, anew: the program knows nothing of it any more.
+let ordering = false;
 
 // After a reload the camera goes on: it was switched on in this window and not off.
 const memory = {
@@ -303,13 +305,17 @@ export async function showStatus(status) {
   born = now;
   if (!chosen) mode = source === SOURCE ? 'webcam' : 'source';
   show();
-  if (!ordered || source === SOURCE) return;
   const mine = turn;
-  if (anew) {
-    // The program began anew, and knows nothing of this camera.
-    order().catch(() => { ordered = true; });
+  again = (again || (anew && ordered)) && busy();
+  if (again) {
+    if (ordering) return;
+    ordering = true;
+    // A token asked for brings the program into the room as well.
+    await token().then(() => (mine === turn ? order() : null)).then(() => { again = false; }, () => {});
+    ordering = false;
     return;
   }
+  if (!ordered || source === SOURCE) return;
   // Somebody chose another source; unless this was an old word that came late.
   const { source: sure } = await ask('GET', `${base}/status`).catch(() => status);
   if (mine !== turn || !ordered || sure.source === SOURCE) return;

@@ -141,9 +141,15 @@ test('it goes on after a reload and after the LiveKit server, and other windows 
     await page.waitForTimeout(200);
   }
   await sees(page);
+  // The program itself begins anew, with another source in its orders.
+  await vidette.stop();
+  const again = await program(t, { model: 'random', port: vidette.port, args: ['test:ball@320x240', '--max-tokens', '12', ...room.args] });
+  await fromWebcam(again);
+  await watched(page);
+  await sees(page);
   // Somebody else chooses another source: the camera does not stay on for nothing.
   await other.locator('#mode-source').click();
-  await becomes(vidette, 'another source', ({ source }) => source.source.startsWith('test:ball'));
+  await becomes(again, 'another source', ({ source }) => source.source.startsWith('test:ball'));
   await until(page, (text) => document.querySelector('#webcam-said').textContent === text, STRINGS.en['webcam.elsewhere']);
   assert.equal(await lights(page), 0);
 });
