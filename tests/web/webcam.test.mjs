@@ -33,22 +33,27 @@ const pictures = (page) => page.evaluate(async () => {
   const colours = (picture) => {
     const canvas = new OffscreenCanvas(16, 9);
     const paint = canvas.getContext('2d', { willReadFrequently: true });
+    paint.imageSmoothingQuality = 'high';
     paint.drawImage(picture, 0, 0, 16, 9);
     return [...paint.getImageData(0, 0, 16, 9).data];
   };
-  const seen = await createImageBitmap(await (await fetch('/api/frame')).blob());
+  const answer = await fetch('/api/frame').catch(() => null);
+  if (!answer?.ok || document.querySelector('#preview').videoWidth === 0) return null;
+  const seen = await createImageBitmap(await answer.blob());
   return { seen: colours(seen), shown: colours(document.querySelector('#preview')), size: [seen.width, seen.height] };
 });
 
 // Until a frame has the camera's colours: the first ones are small and smeared.
 async function sees(page) {
   for (const end = Date.now() + 60000; ;) {
-    const { seen, shown, size } = await pictures(page);
-    const apart = Math.max(...seen.map((value, i) => Math.abs(value - shown[i])));
+    const both = await pictures(page);
+    assert.ok(Date.now() < end, `no picture comes: ${JSON.stringify(both)}`);
+    const { seen, shown } = both ?? { seen: [], shown: [] };
+    // Two sizes of a picture differ at a shape's edge, whatever made them smaller.
+    const apart = seen.filter((value, i) => Math.abs(value - shown[i]) > 30).length;
     const [red, green, blue] = [0, 1, 2].map((channel) => Math.max(...seen.filter((_, i) => i % 4 === channel)) - Math.min(...seen.filter((_, i) => i % 4 === channel)));
-    assert.ok(Date.now() < end, `the frame of ${size} is ${apart} away from the camera's picture: ${seen}`);
     // Not one grey, so that exchanged channels are seen.
-    if (apart <= 40 && red > 40 && green > 40 && blue > 40) return;
+    if (both && apart <= seen.length / 25 && red > 40 && green > 40 && blue > 40) return;
     await page.waitForTimeout(200);
   }
 }
@@ -94,9 +99,15 @@ test('the camera is watched in its own colours, and one click goes to it and bac
   // The model sees what it shows.
   await page.locator('#instruction').fill('What colour is the circle?');
   await page.locator('#instruction').press('Enter');
-  await until(page, () => /\bred\b/i.test([...document.querySelectorAll('.entry.utterance.stop .text')].at(-1)?.textContent ?? ''));
-  const { last_utterance: said } = (await vidette.status('/api/streams')).streams[0];
-  assert.equal(said.instruction, 'What colour is the circle?');
+  const last = async () => (await vidette.status('/api/streams')).streams[0].last_utterance;
+  let said = await last();
+  for (const end = Date.now() + 120000; said?.instruction !== 'What colour is the circle?' || said.finish !== 'stop'; said = await last()) {
+    assert.ok(Date.now() < end, `no answer to the question: ${JSON.stringify(said)}`);
+    await page.waitForTimeout(100);
+  }
+  t.diagnostic(`asked for the circle's colour, it says: ${said.text}`);
+  assert.match(said.text, /\bred\b/i);
+  await until(page, (text) => [...document.querySelectorAll('.entry.utterance .text')].some((e) => e.textContent === text), said.text.trim());
 
   // Back with one click: to what was watched, with what was typed.
   await page.locator('#mode-source').click();
@@ -167,20 +178,19 @@ test('the voice comes back by the room, and only by it', async (t) => {
   await watched(page);
   await page.locator('#voice .voice-listen').click();
   await until(page, () => Number(document.querySelector('#voice .voice-meter').getAttribute('aria-valuenow')) > 20);
-  const heard = () => page.evaluate(async () => {
-    let [packets, energy] = [0, 0];
+  // (Energy and level are 0 in these figures: they count what the muted element plays, not what Web Audio takes.)
+  const heard = await page.evaluate(async () => {
     for (const peer of window.peers.filter((p) => p.connectionState === 'connected')) {
       for (const one of (await peer.getStats()).values()) {
-        if (one.type !== 'inbound-rtp' || one.kind !== 'audio') continue;
-        packets += one.packetsReceived;
-        energy += one.totalAudioEnergy ?? 0;
+        if (one.type === 'inbound-rtp' && one.kind === 'audio') {
+          return { packets: one.packetsReceived, lost: one.packetsLost, samples: one.totalSamplesReceived, concealed: one.concealedSamples };
+        }
       }
     }
-    return { packets, energy };
+    return null;
   });
-  const { packets, energy } = await heard();
-  assert.ok(packets > 10 && energy > 0, `${packets} packets, energy ${energy}`);
-  t.diagnostic(`${packets} packets of sound, energy ${energy.toFixed(4)}`);
+  t.diagnostic(`the voice by the room: ${JSON.stringify(heard)}`);
+  assert.ok(heard.packets > 10 && heard.concealed < heard.samples / 2, JSON.stringify(heard));
   assert.deepEqual(streams, [], 'nothing was fetched beside the room');
   await page.locator('#voice .voice-mute').click();
   assert.equal(await page.locator('#voice .voice-mute').textContent(), 'Unmute');
@@ -225,7 +235,7 @@ test('what stands in the way is said, with what to do, and the source plays on',
     ['unreachable', on, fake, { url: nowhere }],
   ]) {
     for (const [language, theme, width] of [['en-GB', 'dark', 1280], ['de-DE', 'light', 360]]) {
-      const page = await (await context(t, { args, language, theme, width, expected: [...AWAY, /404/, /CSP|Content Security/i] })).newPage();
+      const page = await (await context(t, { args, language, theme, width, expected: [...AWAY, /404/, /Cross-Origin-Opener-Policy/] })).newPage();
       if (before) await page.addInitScript(before);
       await page.goto(vidette.url);
       await until(page, () => document.querySelector('#video').naturalWidth > 0);

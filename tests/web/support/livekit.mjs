@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { atEnd } from './ends.mjs';
 import { ROOT } from './program.mjs';
 
-const SERVER = process.env.LIVEKIT_SERVER ?? `${ROOT}target/livekit/livekit-server`;
+const SERVER = process.env.LIVEKIT_SERVER ?? `${ROOT}target/tools/livekit-server`;
 const PATIENCE_MS = 60000;
 const KEY = 'APIvidettetests';
 const SECRET = 'q8Zt3LwXv0nRk5JbYc7PdH2sMfA9uGeT';
