@@ -27,7 +27,7 @@ PAGE_PACKAGES = nodejs npm
 DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
 	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
 
-.PHONY: help run build test check docs setup setup-test setup-node page-vendor tiny-model pull bench soak-audio eval-demo demo-clips fuzz clean
+.PHONY: help run build test check docs setup setup-test setup-node page-vendor tiny-model pull bench soak-audio eval-demo demo-clips fuzz clean livekit livekit-keys
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -104,6 +104,7 @@ setup:
 
 setup-test: setup setup-node
 	@scripts/install-packages.sh $(TEST_PACKAGES)
+	@scripts/livekit-server.sh
 
 setup-node:
 	@command -v node >/dev/null && command -v npm >/dev/null || scripts/install-packages.sh $(PAGE_PACKAGES)
@@ -120,6 +121,14 @@ page-vendor: | setup-node
 tests/web/node_modules/.package-lock.json: tests/web/package-lock.json | setup-test
 	cd tests/web && npm ci --no-audit --no-fund
 	@touch $@
+
+livekit-keys: ## Make a key and a secret for LiveKit, into .env
+	@scripts/livekit-keys.sh
+
+livekit: ## Start a LiveKit server on this machine with the keys of .env (built with Go the first time)
+	@scripts/livekit-server.sh
+	@test -n "$$LIVEKIT_API_KEY" || { echo "there are no keys in .env: make livekit-keys"; exit 1; }
+	@LIVEKIT_KEYS="$$LIVEKIT_API_KEY: $$LIVEKIT_API_SECRET" exec target/tools/livekit-server --config config/livekit.yaml
 
 clean: ## Remove what was built (models stay)
 	$(CARGO) clean

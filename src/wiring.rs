@@ -1,7 +1,8 @@
 //! Puts the rooms together: engine, voice, streams with their sources, the HTTP face; and takes them apart in order.
-//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`).
+//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`), to LiveKit rooms (`rooms`).
 
 pub(crate) mod model;
+mod rooms;
 mod voice;
 
 #[cfg(feature = "ingest")]
@@ -19,6 +20,7 @@ use crate::web::{self, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
 use model::OpenEngine;
+use rooms::Rooms;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -53,7 +55,8 @@ async fn serve(
     let address = listener.local_addr().map_err(|e| Error::internal("server_address", e.to_string()))?;
     let voice = config.voice.as_ref().map(|v| Ok::<_, Error>((voice::open(v, engine.mute.as_deref())?, pacing(v))));
     let voice = voice.transpose()?;
-    let mut streams = open_streams(&config, Arc::clone(&engine.door), &metrics, &shutdown)?;
+    let rooms = rooms::open(&config)?;
+    let mut streams = open_streams(&config, rooms.clone(), Arc::clone(&engine.door), &metrics, &shutdown)?;
     if let Some((voice, pacing)) = &voice {
         streams = streams.with_voice(Arc::clone(&voice.door), *pacing);
     }
@@ -75,6 +78,7 @@ async fn serve(
         api_token: config.server.api_token.clone(),
         allowed_hosts: config.server.allowed_hosts.clone(),
         max_connections: config.server.max_connections,
+        tickets: rooms.as_ref().map(Rooms::tickets),
         ..WebConfig::default()
     };
     web::serve(listener, streams, metrics, engine.door.status(), web, shutdown.clone()).await;
@@ -106,6 +110,7 @@ async fn play_clip(streams: &Streams, folder: &Path) {
 #[cfg(feature = "ingest")]
 fn open_streams(
     config: &Config,
+    rooms: Option<Rooms>,
     engine: Arc<dyn Engine>,
     metrics: &Arc<Metrics>,
     shutdown: &Shutdown,
@@ -119,16 +124,17 @@ fn open_streams(
     let make = move |name: &str| {
         let (window, bus) = (Arc::new(SharedWindow::new(bounds)), Arc::new(Bus::new()));
         let sound = Arc::new(AudioHub::of_source(name, Arc::clone(&make_metrics)));
+        let (camera, room) = rooms.as_ref().and_then(|rooms| rooms.join(name, &make_shutdown)).unzip();
         let (source, _task) = crate::ingest::spawn_with_sound(
             name,
             video.clone(),
             Arc::clone(&window),
-            Arc::clone(&bus),
-            Arc::clone(&sound),
+            (Arc::clone(&bus), Arc::clone(&sound)),
             Arc::clone(&make_metrics),
+            camera,
             make_shutdown.clone(),
         );
-        StreamParts { window, bus, source, sound: Some(sound) }
+        StreamParts { window, bus, source, sound: Some(sound), room }
     };
     Ok(Streams::new(Box::new(make), config.commentary.clone(), engine, Arc::clone(metrics), shutdown.clone()))
 }
@@ -162,7 +168,7 @@ fn ingest_config(video: &VideoConfig) -> crate::ingest::IngestConfig {
 }
 
 #[cfg(not(feature = "ingest"))]
-fn open_streams(_: &Config, _: Arc<dyn Engine>, _: &Arc<Metrics>, _: &Shutdown) -> Result<Streams> {
+fn open_streams(_: &Config, _: Option<Rooms>, _: Arc<dyn Engine>, _: &Arc<Metrics>, _: &Shutdown) -> Result<Streams> {
     Err(Error::unavailable("ingest_not_built", "this build has no video sources")
         .hint("build with the feature `ingest`"))
 }

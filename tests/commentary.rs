@@ -133,6 +133,7 @@ impl House {
             bus: Arc::new(Bus::new()),
             source: handle,
             sound: None,
+            room: None,
         }));
         let (trigger, shutdown) = shutdown::pair();
         let metrics = Arc::new(Metrics::new());

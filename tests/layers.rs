@@ -41,12 +41,15 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         &["error", "secret", "cancel", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source"];
     Some(match room {
         "error" | "secret" | "cancel" | "backoff" | "shutdown" | "frame" | "process" => WORDS,
-        "window" | "bus" | "metrics" | "source" | "thumbnail" => WORDS,
+        "window" | "bus" | "metrics" | "source" | "thumbnail" | "webcam" => WORDS,
         // What every listener lost is counted where it is lost.
         "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
-        // The source's own sound goes to who listens to it.
-        "ingest" => &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "audio"],
         "engine" | "models" => EDGE,
+        // What passes between a LiveKit room and the decoder is in `webcam`; the source's own sound goes to `audio`.
+        "ingest" => &[
+            "error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "webcam", "audio",
+        ],
+        "livekit" => &["error", "secret", "backoff", "shutdown", "frame", "metrics", "audio", "webcam"],
         // Files through the one GGUF reader; llama.cpp through the engine's start.
         "speech" => &[
             "error", "secret", "cancel", "backoff", "shutdown", "frame", "bus", "metrics", "audio", "models", "engine",
@@ -64,6 +67,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "source",
             "thumbnail",
             "audio",
+            "webcam",
             "engine",
             "speech",
         ],
@@ -83,6 +87,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "window",
             "audio",
             "thumbnail",
+            "webcam",
         ],
         "telemetry" => &["error", "secret"],
         "config" => &["error", "secret", "commentary", "engine", "window"],
@@ -111,7 +116,11 @@ fn rooms_use_only_those_below_them() {
 #[test]
 fn every_dependency_has_one_door() {
     let doors: &[(&str, &[&str])] = &[
-        ("gstreamer", &["ingest"]),
+        ("gstreamer", &["ingest", "livekit"]),
+        ("str0m", &["livekit"]),
+        ("livekit_signaling", &["livekit"]),
+        ("livekit_protocol", &["livekit"]),
+        ("jsonwebtoken", &["livekit"]),
         ("llama_cpp", &["engine", "speech"]),
         ("warp::", &["web"]),
         ("clap::", &["config", "cli"]),

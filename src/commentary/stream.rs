@@ -11,6 +11,7 @@ use crate::secret::Secret;
 use crate::source::{SourceHandle, SourceStatus};
 use crate::speech::{Speaker, SpeechStatus};
 use crate::thumbnail::Thumbnails;
+use crate::webcam::RoomStatus;
 use crate::window::{Pick, SharedWindow};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,6 +87,10 @@ pub struct StreamStatus {
     pub source: SourceStatus,
     /// The last source that was no webcam, which [`Stream::resume`] opens; credentials removed.
     pub previous_source: Option<String>,
+    /// The program is in the stream's LiveKit room.
+    pub livekit_connected: bool,
+    /// That room; `None` while LiveKit is off.
+    pub livekit: Option<RoomStatus>,
     pub commentary: CommentaryStatus,
     pub engine: EngineStatus,
     pub voice: SpeechStatus,
@@ -132,6 +137,8 @@ pub struct Stream {
     engine: watch::Receiver<EngineStatus>,
     /// `None` when no voice was asked for.
     speaker: Option<Arc<Speaker>>,
+    /// `None` while LiveKit is off.
+    room: Option<watch::Receiver<RoomStatus>>,
     born: Instant,
 }
 
@@ -163,8 +170,14 @@ impl Stream {
             commentary: watch::Sender::new(commentary),
             engine,
             speaker,
+            room: None,
             born: Instant::now(),
         }
+    }
+
+    /// The same, with its LiveKit room.
+    pub(super) fn with_room(self, room: Option<watch::Receiver<RoomStatus>>) -> Self {
+        Self { room, ..self }
     }
 
     /// The stream's name.
@@ -282,10 +295,13 @@ impl Stream {
     /// All of the state now.
     pub fn status(&self) -> StreamStatus {
         let (window_frames, window_bytes, _) = self.window.level();
+        let livekit = self.room.as_ref().map(|room| room.borrow().clone());
         StreamStatus {
             stream: self.name.to_string(),
             source: self.source.status().borrow().clone(),
             previous_source: self.previous().as_ref().map(|p| p.shown.clone()),
+            livekit_connected: livekit.as_ref().is_some_and(|room| room.connected),
+            livekit,
             commentary: self.commentary.borrow().clone(),
             engine: self.engine.borrow().clone(),
             voice: self.speaker.as_ref().map_or_else(SpeechStatus::off, |speaker| speaker.status()),

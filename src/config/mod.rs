@@ -2,9 +2,11 @@
 //! The only room that knows clap and reads the environment. Not here: what is done with the values.
 
 mod args;
+mod livekit;
 mod options;
 
 pub use args::{Arguments, AskArguments, Command, ModelsArguments, PullArguments, RunArguments};
+pub use livekit::LiveKitOptions;
 pub use options::{Options, StreamOptions};
 
 use crate::commentary::{PROFILES, Profile, Settings};
@@ -123,6 +125,8 @@ pub struct Config {
     pub commentary: Settings,
     /// `None` when it is off.
     pub voice: Option<VoiceConfig>,
+    /// `None` when it is off.
+    pub livekit: Option<LiveKitOptions>,
     pub server: ServerConfig,
     pub log: String,
 }
@@ -164,6 +168,7 @@ impl Config {
             streams: BTreeMap::new(),
             server_host: None,
             api_token: None,
+            livekit_enabled: None,
             log: options.log.or_else(|| Some("warn".to_owned())),
             ..options
         };
@@ -236,6 +241,7 @@ impl Config {
             },
             commentary,
             voice: voice(&o, environment)?,
+            livekit: livekit::livekit(&o, environment)?,
             server: server(&o, environment)?,
             log: o.log.clone().unwrap_or_else(|| "info".to_owned()),
         })

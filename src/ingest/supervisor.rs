@@ -1,5 +1,7 @@
 //! The task that keeps one stream's source alive: takes commands, connects, waits, connects again, tells the status.
-//! Not here: the rules of it (`states`), one connection (`session`).
+//! Not here: the rules of it (`states`), one connection (`session`), a camera in a room (`webcam`).
+
+mod webcam;
 
 use super::config::IngestConfig;
 use super::fault::Failure;
@@ -10,11 +12,12 @@ use super::spec::{NetSource, SourceSpec};
 use super::states::{Course, Loss, Next};
 use crate::audio::AudioHub;
 use crate::bus::Bus;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{Metrics, StreamLabel};
 use crate::secret::SafeUrl;
 use crate::shutdown::Shutdown;
 use crate::source::{COMMANDS, SourceCommand, SourceFault, SourceHandle, SourceState, SourceStatus};
+use crate::webcam::Camera;
 use crate::window::SharedWindow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -28,17 +31,19 @@ const HOPS: usize = 5;
 const REOPEN: Duration = Duration::from_millis(500);
 
 /// Starts the supervisor of the stream `name`. It ends with `shutdown`, its pipeline closed, or when all handles are
-/// dropped. Call it within a tokio runtime, after [`super::init`].
+/// dropped. `camera` brings the pictures of the source `webcam`, which is refused without it. Call it within a tokio
+/// runtime, after [`super::init`].
 pub fn spawn(
     name: &str,
     config: IngestConfig,
     window: Arc<SharedWindow>,
     bus: Arc<Bus>,
     metrics: Arc<Metrics>,
+    camera: Option<Camera>,
     shutdown: Shutdown,
 ) -> (SourceHandle, JoinHandle<()>) {
     let sound = Arc::new(AudioHub::of_source(name, Arc::clone(&metrics)));
-    spawn_with_sound(name, config, window, bus, sound, metrics, shutdown)
+    spawn_with_sound(name, config, window, (bus, sound), metrics, camera, shutdown)
 }
 
 /// The same, with the source's own sound for those who listen to `sound`, which ends with the supervisor.
@@ -46,16 +51,16 @@ pub fn spawn_with_sound(
     name: &str,
     config: IngestConfig,
     window: Arc<SharedWindow>,
-    bus: Arc<Bus>,
-    sound: Arc<AudioHub>,
+    (bus, sound): (Arc<Bus>, Arc<AudioHub>),
     metrics: Arc<Metrics>,
+    camera: Option<Camera>,
     shutdown: Shutdown,
 ) -> (SourceHandle, JoinHandle<()>) {
     // Senders wait when it is full.
     let (commands_in, commands) = mpsc::channel(COMMANDS);
     let (status, status_out) = watch::channel(SourceStatus::default());
     let config = Arc::new(config);
-    let orders = Orders { commands, shutdown, config: Arc::clone(&config) };
+    let orders = Orders { commands, shutdown, config: Arc::clone(&config), webcam: camera.is_some() };
     let outlet = Arc::new(Outlet::new(name, window, bus, sound, Arc::clone(&metrics)));
     let supervisor = Supervisor {
         outlet: Arc::clone(&outlet),
@@ -64,6 +69,7 @@ pub fn spawn_with_sound(
         delivered: false,
         config,
         sessions: 0,
+        camera,
     };
     let task = async move {
         tokio::select! {
@@ -93,6 +99,8 @@ struct Orders {
     commands: mpsc::Receiver<SourceCommand>,
     shutdown: Shutdown,
     config: Arc<IngestConfig>,
+    /// There is a room whose camera can be taken.
+    webcam: bool,
 }
 
 impl Orders {
@@ -119,7 +127,12 @@ impl Orders {
     }
 
     fn understand(&self, source: &str) -> Result<(SourceSpec, Box<Course>)> {
-        Ok((SourceSpec::parse(source, &self.config.policy)?, Box::new(Course::new(&self.config)?)))
+        let spec = SourceSpec::parse(source, &self.config.policy)?;
+        if spec == SourceSpec::Webcam && !self.webcam {
+            return Err(Error::unavailable("livekit_off", "the source webcam needs LiveKit, which is off")
+                .hint("set LIVEKIT_ENABLED=true with LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET"));
+        }
+        Ok((spec, Box::new(Course::new(&self.config)?)))
     }
 }
 
@@ -132,6 +145,7 @@ struct Supervisor {
     sound: bool,
     /// The newest connection gave a picture.
     delivered: bool,
+    camera: Option<Camera>,
 }
 
 impl Supervisor {
@@ -150,7 +164,19 @@ impl Supervisor {
                     self.outlet.clear();
                     self.board.started(&spec);
                     let _the_caller_may_have_left = reply.send(Ok(()));
-                    self.keep(&spec, *course, &mut orders).await
+                    match (spec, self.camera.take()) {
+                        (SourceSpec::Webcam, Some(mut camera)) => {
+                            camera.want(true);
+                            let order = self.keep_webcam(&mut camera, *course, &mut orders).await;
+                            camera.want(false);
+                            self.camera = Some(camera);
+                            order
+                        }
+                        (spec, camera) => {
+                            self.camera = camera;
+                            self.keep(&spec, *course, &mut orders).await
+                        }
+                    }
                 }
             };
         }
@@ -227,6 +253,7 @@ impl Supervisor {
             udp: course.udp(),
             hardware: course.hardware(),
             sound: self.sound,
+            feed: None,
         };
         self.delivered = false;
         let mut session = match Session::start(SessionId(self.sessions), plan, Arc::clone(&self.outlet)) {

@@ -71,6 +71,7 @@ pub const ROUTES: &[Route] = &[
     with_body("POST", "/api/stop", Body::Optional),
     with_body("POST", "/api/resume", Body::Optional),
     with_body("POST", "/api/instruction", Body::Required),
+    with_body("POST", "/api/livekit/token", Body::Optional),
     get("/api/profiles"),
     get("/api/stream"),
     get("/api/frame"),
@@ -86,6 +87,7 @@ pub const ROUTES: &[Route] = &[
     with_body("POST", "/api/streams/{name}/stop", Body::Optional),
     with_body("POST", "/api/streams/{name}/resume", Body::Optional),
     with_body("POST", "/api/streams/{name}/instruction", Body::Required),
+    with_body("POST", "/api/streams/{name}/livekit/token", Body::Optional),
     get("/api/streams/{name}/profiles"),
     get("/api/streams/{name}/stream"),
     get("/api/streams/{name}/frame"),
@@ -187,6 +189,14 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         .and(query)
         .then(|s, f, q: String| tell(audio::source(s, f, q)));
 
+    let ticket = one
+        .clone()
+        .and(warp::path!("livekit" / "token"))
+        .and(warp::post())
+        .and(with.clone())
+        .and(body.clone())
+        .then(|s, f, b| tell(api::ticket(s, f, b)));
+
     let thumbnail = one
         .clone()
         .and(warp::path!("utterances" / String / "frame"))
@@ -224,6 +234,7 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         sound.boxed(),
         source_sound.boxed(),
         thumbnail.boxed(),
+        ticket.boxed(),
         stream.boxed(),
         start.boxed(),
         stop.boxed(),

@@ -33,7 +33,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use warp::http::{Method, Request, StatusCode};
+use warp::http::{HeaderValue, Method, Request, StatusCode};
 
 /// Bytes that the kernel holds for a client that reads slowly (Linux takes twice as much for its own books).
 const SEND_BUFFER: u32 = 256 * 1024;
@@ -57,6 +57,7 @@ pub(super) struct Face {
     /// True once the engine was ready.
     pub(super) been_ready: AtomicBool,
     pub(super) guard: Guard,
+    pub(super) page_policy: HeaderValue,
     pub(super) config: WebConfig,
     pub(super) shutdown: Shutdown,
 }
@@ -104,7 +105,8 @@ pub async fn serve(
     let guard = Guard::new(&config.allowed_hosts, config.api_token.as_ref().map(Token::new));
     let been_ready = AtomicBool::new(engine.borrow().state == EngineState::Ready);
     let mut engine_watch = engine.clone();
-    let face = Arc::new(Face { streams, metrics, engine, been_ready, guard, config, shutdown });
+    let page_policy = answer::page_policy(&config.tickets.as_ref().map(|t| t.origins()).unwrap_or_default());
+    let face = Arc::new(Face { streams, metrics, engine, been_ready, guard, page_policy, config, shutdown });
     let router = routes::router(Arc::clone(&face));
     let places = Arc::new(Semaphore::new(face.config.max_connections));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
@@ -229,7 +231,7 @@ async fn respond(
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     };
-    answer::dress(response.headers_mut());
+    answer::dress(response.headers_mut(), &face.page_policy);
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
     Ok(response)
 }

@@ -54,9 +54,9 @@ impl Rig {
             "main",
             config,
             Arc::clone(&window),
-            Arc::clone(&bus),
-            Arc::clone(&sound),
+            (Arc::clone(&bus), Arc::clone(&sound)),
             Arc::clone(&metrics),
+            None,
             shutdown,
         );
         Self { window, bus, sound, metrics, source, trigger, task }

@@ -3,12 +3,15 @@
 
 mod branch;
 mod decoder;
+mod feed;
 mod guard;
 mod jfif;
 mod pace;
 mod rate;
 mod sound;
 mod source;
+
+pub(super) use feed::Feed;
 
 use super::config::IngestConfig;
 use super::elements::{chain, factory_name, make, pad, set};
@@ -34,6 +37,8 @@ pub(super) struct Plan {
     pub(super) hardware: bool,
     /// The source's sound is taken as well.
     pub(super) sound: bool,
+    /// Where a webcam's pictures come in.
+    pub(super) feed: Option<Feed>,
 }
 
 /// What the pipeline tells the one that runs it.

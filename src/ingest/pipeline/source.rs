@@ -60,7 +60,7 @@ pub(super) fn check(plan: &Plan) -> Result<Ready, Failure> {
             redact::remember(net);
             Ok(Ready { path: PathBuf::new() })
         }
-        SourceSpec::Test(_) => Ok(Ready { path: PathBuf::new() }),
+        SourceSpec::Test(_) | SourceSpec::Webcam => Ok(Ready { path: PathBuf::new() }),
     }
 }
 
@@ -72,6 +72,7 @@ pub(super) fn add(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires:
         SourceSpec::File(_) => file(pipeline, head, plan, wires, &ready.path),
         SourceSpec::Device(_) => device(pipeline, head, plan, wires, &ready.path),
         SourceSpec::Test(pattern) => test(pipeline, head, *pattern),
+        SourceSpec::Webcam => webcam(pipeline, head, plan, wires),
     }
 }
 
@@ -152,6 +153,11 @@ fn device(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires,
     set(&source, "device", path);
     set(&source, "do-timestamp", true);
     opened(pipeline, head, plan, wires, source)
+}
+
+fn webcam(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires) -> Result<()> {
+    let feed = plan.feed.as_ref().ok_or_else(|| failed("nobody feeds the camera's pictures"))?;
+    opened(pipeline, head, plan, wires, feed.element())
 }
 
 fn opened(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires, source: gst::Element) -> Result<()> {
