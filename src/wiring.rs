@@ -201,6 +201,7 @@ fn open_streams(
     metrics: &Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Result<Streams> {
+    use crate::audio::AudioHub;
     use crate::bus::Bus;
     crate::ingest::init()?;
     let video = ingest_config(&config.video, sources);
@@ -209,17 +210,18 @@ fn open_streams(
     let (make_metrics, make_shutdown) = (Arc::clone(metrics), shutdown.clone());
     let make = move |name: &str| {
         let (window, bus) = (Arc::new(SharedWindow::new(bounds)), Arc::new(Bus::new()));
+        let sound = Arc::new(AudioHub::of_source(name, Arc::clone(&make_metrics)));
         let (camera, room) = rooms.as_ref().and_then(|rooms| rooms.join(name, &make_shutdown)).unzip();
-        let (source, _task) = crate::ingest::spawn(
+        let (source, _task) = crate::ingest::spawn_with_sound(
             name,
             video.clone(),
             Arc::clone(&window),
-            Arc::clone(&bus),
+            (Arc::clone(&bus), Arc::clone(&sound)),
             Arc::clone(&make_metrics),
             camera,
             make_shutdown.clone(),
         );
-        StreamParts { window, bus, source, room }
+        StreamParts { window, bus, source, sound: Some(sound), room }
     };
     Ok(Streams::new(Box::new(make), config.commentary.clone(), engine, Arc::clone(metrics), shutdown.clone()))
 }
@@ -242,6 +244,7 @@ fn ingest_config(video: &VideoConfig, sources: &Sources) -> crate::ingest::Inges
         max_reconnect_delay: video.max_reconnect_delay,
         stall_timeout: video.stall_timeout,
         looping: video.looping,
+        sound: video.sound,
         rtsp_transport: match video.rtsp_transport {
             RtspTransport::Auto => Transport::Auto,
             RtspTransport::Tcp => Transport::Tcp,

@@ -132,6 +132,7 @@ impl House {
             window: Arc::clone(&window),
             bus: Arc::new(Bus::new()),
             source: handle,
+            sound: None,
             room: None,
         }));
         let (trigger, shutdown) = shutdown::pair();

@@ -45,10 +45,10 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         // What every listener lost is counted where it is lost.
         "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
         "engine" | "models" => EDGE,
-        // What passes between a LiveKit room and the decoder is in `webcam`.
-        "ingest" => {
-            &["error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "webcam"]
-        }
+        // What passes between a LiveKit room and the decoder is in `webcam`; the source's own sound goes to `audio`.
+        "ingest" => &[
+            "error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "webcam", "audio",
+        ],
         "livekit" => &["error", "secret", "backoff", "shutdown", "frame", "metrics", "audio", "webcam"],
         // Files through the one GGUF reader; llama.cpp through the engine's start.
         "speech" => &[
@@ -66,6 +66,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "metrics",
             "source",
             "thumbnail",
+            "audio",
             "webcam",
             "engine",
             "speech",

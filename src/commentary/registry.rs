@@ -1,6 +1,7 @@
 //! The set of all streams, by name. Not here: one stream's workings (`stream`, `cycle`).
 
 use super::stream::{Settings, Stream};
+use crate::audio::AudioHub;
 use crate::bus::Bus;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
@@ -22,6 +23,8 @@ pub struct StreamParts {
     pub window: Arc<SharedWindow>,
     pub bus: Arc<Bus>,
     pub source: SourceHandle,
+    /// The source's own sound, where there may be any.
+    pub sound: Option<Arc<AudioHub>>,
     /// Its LiveKit room, where there is one.
     pub room: Option<RoomParts>,
 }
@@ -102,7 +105,7 @@ impl Streams {
             )
             .hint("delete one first"));
         }
-        let StreamParts { window, bus, source, room } = (self.make)(name);
+        let StreamParts { window, bus, source, sound, room } = (self.make)(name);
         let (speaker, speaking) = self.voice.as_ref().map(|voice| self.speaker(name, voice, &bus)).unzip();
         let room = room.map(|room| {
             if let Some(speaker) = &speaker {
@@ -111,7 +114,7 @@ impl Streams {
             room.status
         });
         let engine = self.engine.status();
-        let stream = Stream::new(Arc::from(name), &self.settings, bus, window, source, engine, speaker);
+        let stream = Stream::new(Arc::from(name), &self.settings, (bus, window), (source, sound), engine, speaker);
         let stream = Arc::new(stream.with_room(room));
         let task = super::cycle::spawn(
             Arc::clone(&stream),

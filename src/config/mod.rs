@@ -68,6 +68,8 @@ pub struct VideoConfig {
     pub media_dir: PathBuf,
     /// Clients of the API may name addresses of private networks.
     pub private_sources: bool,
+    /// The source's own sound is offered.
+    pub sound: bool,
     pub rtsp_transport: RtspTransport,
     pub decoder: Decoder,
     pub reconnect_delay: Duration,
@@ -233,6 +235,7 @@ impl Config {
                 looping: !o.no_loop.unwrap_or(false),
                 media_dir: o.media_dir.clone().unwrap_or_else(|| PathBuf::from("media")),
                 private_sources: o.allow_private_sources.unwrap_or(true),
+                sound: !o.no_source_audio.unwrap_or(false),
                 rtsp_transport: one_of(
                     "RTSP_TRANSPORT",
                     o.rtsp_transport.as_deref().unwrap_or("auto"),

@@ -147,6 +147,9 @@ options! {
     /// Let the API and the page open addresses of this machine and of private networks, where most cameras are. Default: true
     {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
     allow_private_sources: bool = "ALLOW_PRIVATE_SOURCES",
+    /// Leave the source's own sound alone: it is neither fetched nor offered. Default: false
+    {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
+    no_source_audio: bool = "NO_SOURCE_AUDIO",
     /// RTP over tcp, udp, or auto (TCP first, then UDP when the server refuses it). Default: auto
     {arg(value_name = "HOW", help_heading = "Video")}
     rtsp_transport: String = "RTSP_TRANSPORT",

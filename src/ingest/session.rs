@@ -111,6 +111,11 @@ impl Session {
         self.pulse.facts()
     }
 
+    /// True once a picture came.
+    pub(super) fn has_delivered(&self) -> bool {
+        self.pulse.has_delivered()
+    }
+
     /// Watches the connection until it ends. Dropping the future is safe: nothing in it is half done.
     pub(super) async fn run(&mut self, mut progress: impl FnMut(Progress)) -> End {
         let mut look = tokio::time::interval(LOOK);

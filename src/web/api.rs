@@ -60,6 +60,14 @@ pub(super) async fn stop(name: Option<String>, face: Arc<Face>, body: Bytes) -> 
     told(StatusCode::OK, &stream)
 }
 
+/// Back to the last source that was no webcam.
+pub(super) async fn resume(name: Option<String>, face: Arc<Face>, body: Bytes) -> Answer {
+    let [] = fields(&body, [])?;
+    let stream = find(&face, name.as_deref())?;
+    stream.resume().await?;
+    told(StatusCode::OK, &stream)
+}
+
 pub(super) async fn instruction(name: Option<String>, face: Arc<Face>, body: Bytes) -> Answer {
     let [instruction, profile] = fields(&body, ["instruction", "profile"])?;
     let stream = find(&face, name.as_deref())?;

@@ -3,14 +3,14 @@
 //! the room, not failures of the decoder, and are shown as such.
 //! Not here: the room, its connection and its backoff (`livekit`).
 
-use super::{Board, Order, Orders, Supervisor, random};
+use super::{Board, Order, Orders, Supervisor, random, unix_ms};
 use crate::ingest::fault::Failure;
 use crate::ingest::outlet::SessionId;
 use crate::ingest::pipeline::{Feed, Plan};
 use crate::ingest::session::{End, Progress, Session};
 use crate::ingest::spec::SourceSpec;
 use crate::ingest::states::{Course, Loss, Next};
-use crate::source::{SourceFault, SourceState};
+use crate::source::{AskedBy, SourceFault, SourceState};
 use crate::webcam::{Camera, Encoded, RoomState, RoomStatus};
 use std::pin::pin;
 use std::sync::Arc;
@@ -102,9 +102,10 @@ impl Supervisor {
         let plan = Plan {
             spec: SourceSpec::Webcam,
             config: Arc::clone(&self.config),
-            asked_by: crate::source::AskedBy::Operator,
+            asked_by: AskedBy::Operator,
             udp: false,
             hardware: course.hardware(),
+            sound: false,
             feed: Some(feed.clone()),
         };
         let mut session = match Session::start(SessionId(self.sessions), plan, Arc::clone(&self.outlet)) {
@@ -288,7 +289,7 @@ impl Board {
             RoomState::Camera if room.muted => Some(MUTED),
             RoomState::Camera | RoomState::Connecting | RoomState::Retrying => None,
         };
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = if lost { SourceState::Retrying } else { SourceState::Connecting };
             if room.state == RoomState::Camera && room.muted {
                 status.state = SourceState::Stalled;
@@ -298,16 +299,24 @@ impl Board {
                 status.message = room.message.clone().or(waiting.map(str::to_owned));
                 status.fault = lost.then_some(SourceFault::Network);
             }
+            if lost {
+                (status.last_error, status.last_error_unix_ms) = (status.message.clone(), Some(unix_ms()));
+            }
             (status.attempt, status.retry_in_s) = (room.attempt, room.retry_in_s);
+            let wait = room.retry_in_s.and_then(|s| Duration::try_from_secs_f64(s).ok());
+            status.next_attempt = wait.and_then(|wait| Instant::now().checked_add(wait));
         });
     }
 
     fn quiet(&self, course: &mut Course, why: &str) {
         self.up(false);
         course.quiet();
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = SourceState::Stalled;
             (status.message, status.fault) = (Some(why.to_owned()), Some(SourceFault::Stalled));
+            if why != MUTED {
+                (status.last_error, status.last_error_unix_ms) = (status.message.clone(), Some(unix_ms()));
+            }
         });
         tracing::info!(stream = self.stream, "{why}");
     }
@@ -315,7 +324,7 @@ impl Board {
     fn flows(&self, course: &mut Course) {
         let _no_other_connection = course.first_frame();
         self.up(true);
-        self.status.send_modify(|status| {
+        self.change(|status| {
             status.state = course.state();
             (status.message, status.fault) = (None, None);
         });
