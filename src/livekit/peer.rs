@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use str0m::change::SdpOffer;
 use str0m::media::{KeyframeRequestKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
@@ -38,6 +39,7 @@ pub(super) struct Peer {
     /// Since when there should be a connection and is none.
     missing_since: Option<Instant>,
     candidates: usize,
+    parts: BTreeMap<String, Part>,
 }
 
 impl Peer {
@@ -63,7 +65,8 @@ impl Peer {
         if sockets.is_empty() {
             return Err(Loss::new("no UDP socket can be opened for the LiveKit room's media"));
         }
-        Ok(Self { rtc, sockets, readers, inbox, deadline: now, missing_since: None, candidates: 0 })
+        let (missing_since, candidates, parts) = (None, 0, BTreeMap::new());
+        Ok(Self { rtc, sockets, readers, inbox, deadline: now, missing_since, candidates, parts })
     }
 
     /// The connection's own state, to negotiate. [`Self::drain`] it after each change.
@@ -151,6 +154,32 @@ impl Peer {
         Ok(())
     }
 
+    /// Takes in an offer, and gives the answer to it. Drain it afterwards.
+    ///
+    /// # Errors
+    /// When nothing can be made of it.
+    pub(super) fn accept_offer(&mut self, sdp: &str) -> Result<String, Loss> {
+        let parsed = SdpOffer::from_sdp_string(sdp).map_err(|_| unreadable())?;
+        for (mid, part) in parts_of(sdp) {
+            let Some(before) = self.parts.insert(mid.clone(), part.clone()) else { continue };
+            if before != part {
+                // LiveKit gives a part of the connection that has become free to the next track. str0m would go on with
+                // the numbers of the track before, and drop the new one's packets where theirs are lower; and it would
+                // ask the old one for key frames. So the part begins anew, as str0m itself does it with a section
+                // that has another `mid`.
+                self.rtc.direct_api().remove_media(Mid::from(mid.as_str()));
+            }
+        }
+        let answer = self.rtc.sdp_api().accept_offer(parsed).map_err(|_| unreadable())?;
+        self.expect();
+        Ok(answer.to_sdp_string())
+    }
+
+    /// The track that comes over that part.
+    pub(super) fn track(&self, mid: Mid) -> Option<&str> {
+        self.parts.get(&mid.to_string()).map(|part| part.track.as_str())
+    }
+
     /// Takes in a candidate of the server, as browsers write it.
     pub(super) fn candidate(&mut self, init: &str) {
         #[derive(serde::Deserialize)]
@@ -204,6 +233,11 @@ async fn read(socket: Arc<UdpSocket>, to: SocketAddr, inbox: mpsc::Sender<Datagr
     }
 }
 
+/// What to say of a session description that can't be used.
+pub(super) fn unreadable() -> Loss {
+    Loss::new("the LiveKit server's session description can't be used")
+}
+
 fn broken(error: &str0m::error::RtcError) -> Loss {
     Loss::new(format!("the media connection with the LiveKit server failed: {error}"))
 }
@@ -230,29 +264,69 @@ pub(super) async fn addresses(host: &str, port: u16) -> Vec<IpAddr> {
     found
 }
 
-/// Which track comes over which part of the connection, by an offer's `a=mid` and `a=msid` lines (RFC 8830).
-pub(super) fn tracks_of(sdp: &str) -> BTreeMap<String, String> {
-    let mut tracks = BTreeMap::new();
+/// What comes over one part of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    /// The track's name.
+    pub(super) track: String,
+    /// Of its packets; those that are sent again have another.
+    ssrc: Option<u32>,
+}
+
+/// What comes over which part of the connection, by an offer's `a=mid`, `a=msid` (RFC 8830) and `a=ssrc` lines
+/// (RFC 5576). Parts over which nothing comes are not told.
+pub(super) fn parts_of(sdp: &str) -> BTreeMap<String, Part> {
+    let mut parts = BTreeMap::new();
     for section in sdp.split("\nm=").skip(1) {
-        let line = |name: &str| section.lines().find_map(|l| l.trim_end().strip_prefix(name));
-        let track = line("a=msid:").and_then(|msid| msid.split_whitespace().nth(1));
-        if let (Some(mid), Some(track)) = (line("a=mid:"), track) {
-            tracks.insert(mid.to_owned(), track.to_owned());
+        let lines = |name: &'static str| section.lines().filter_map(move |l| l.trim_end().strip_prefix(name));
+        let track = lines("a=msid:").next().and_then(|msid| msid.split_whitespace().nth(1));
+        if let (Some(mid), Some(track)) = (lines("a=mid:").next(), track) {
+            // The packets' own stands before that of packets that are sent again.
+            let ssrc = lines("a=ssrc:").next().and_then(|l| l.split_whitespace().next()?.parse().ok());
+            parts.insert(mid.to_owned(), Part { track: track.to_owned(), ssrc });
         }
     }
-    tracks
+    parts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use str0m::media::{Direction, MediaKind};
 
     #[test]
     fn tracks_are_found_by_their_section() {
         let sdp = "v=0\r\ns=-\r\nm=application 9 x\r\na=mid:0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n\
-                   a=msid:PA_x|s TR_abc\r\nm=video 0 x\r\na=inactive\r\na=mid:2\r\n";
-        assert_eq!(tracks_of(sdp).into_iter().collect::<Vec<_>>(), [("1".to_owned(), "TR_abc".to_owned())]);
-        assert!(tracks_of("").is_empty() && tracks_of("\nm=").is_empty());
+                   a=msid:PA_x|s TR_abc\r\na=ssrc:7 cname:x\r\na=ssrc:8 cname:x\r\n\
+                   m=video 0 x\r\na=inactive\r\na=mid:2\r\n";
+        let part = Part { track: "TR_abc".to_owned(), ssrc: Some(7) };
+        assert_eq!(parts_of(sdp).into_iter().collect::<Vec<_>>(), [("1".to_owned(), part)]);
+        assert!(parts_of("").is_empty() && parts_of("\nm=").is_empty());
+    }
+
+    /// A part of the connection that another track gets forgets the first one's packets, and only then.
+    #[tokio::test]
+    async fn a_part_that_another_track_gets_begins_anew() {
+        let mut server = Rtc::builder().build(Instant::now());
+        let mut change = server.sdp_api();
+        let names = |n: u8| (Some(format!("PA_{n}")), Some(format!("TR_{n}")));
+        let mid = change.add_media(MediaKind::Video, Direction::SendOnly, names(1).0, names(1).1, None);
+        let (offer, _pending) = change.apply().unwrap();
+        let first = offer.to_sdp_string();
+        let part = parts_of(&first).remove(&mid.to_string()).unwrap();
+        let ssrc = part.ssrc.unwrap();
+        let second = first.replace("TR_1", "TR_2").replace(&ssrc.to_string(), "77");
+
+        let mut peer = Peer::open(Rtc::builder(), &["127.0.0.1".parse().unwrap()]).await.unwrap();
+        let ssrc_now = |peer: &mut Peer| peer.rtc().direct_api().stream_rx_by_mid(mid, None).map(|s| *s.ssrc());
+        for _ in 0..2 {
+            assert!(peer.accept_offer(&first).unwrap().contains("a=recvonly"));
+            assert_eq!((ssrc_now(&mut peer), peer.track(mid)), (Some(ssrc), Some("TR_1")));
+        }
+        assert!(peer.accept_offer(&second).unwrap().contains("a=recvonly"));
+        assert_eq!((ssrc_now(&mut peer), peer.track(mid)), (Some(77), Some("TR_2")));
+        assert!(peer.rtc().direct_api().stream_rx(&ssrc.into()).is_none(), "nothing of the first is left");
+        assert!(peer.accept_offer("v=0").is_err());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 use super::intake::{Arrived, Intake};
 use super::loss::Loss;
 use super::opus::{PACKET_TIME, decodes};
-use super::peer::{Peer, addresses, tracks_of};
+use super::peer::{Peer, addresses, unreadable};
 use super::people::{CameraTrack, People};
 use super::voice::Voice;
 use super::{LiveKitConfig, token};
@@ -18,10 +18,9 @@ use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
 use livekit_signaling::{SignalClient, SignalEvent, SignalEvents, SignalOptions};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::format::Codec as RtpCodec;
 use str0m::media::{Direction, Frequency, MediaData, MediaKind, MediaTime, Mid};
 use str0m::{Event, Rtc};
@@ -100,8 +99,6 @@ struct Session {
     /// Sends.
     up: Peer,
     people: People,
-    /// Which track comes over which part of `down`.
-    tracks: BTreeMap<String, String>,
     /// The part over which the taken camera comes.
     camera_mid: Option<Mid>,
     subscribed: Option<String>,
@@ -147,7 +144,6 @@ impl Session {
             down: Peer::open(down, &addresses).await?,
             up: Peer::open(rtc(), &addresses).await?,
             people: People::new(&present.identity, join.other_participants),
-            tracks: BTreeMap::new(),
             camera_mid: None,
             subscribed: None,
             pending: None,
@@ -241,7 +237,7 @@ impl Session {
 
     fn picture(&mut self, data: MediaData, present: &mut Present) {
         let Some(codec) = codec(data.params.spec().codec) else { return };
-        let sid = self.tracks.get(&data.mid.to_string()).map(String::as_str);
+        let sid = self.down.track(data.mid);
         // Without a name for it, what comes is the one track that was asked for.
         if self.subscribed.is_none() || sid.is_some_and(|sid| Some(sid) != self.subscribed.as_deref()) {
             return;
@@ -264,13 +260,10 @@ impl Session {
     async fn answer(&mut self, message: Response, present: &mut Present) -> Result<(), Loss> {
         match message {
             Response::Offer(offer) => {
-                self.tracks.extend(tracks_of(&offer.sdp));
-                let parsed = SdpOffer::from_sdp_string(&offer.sdp).map_err(|_| unreadable())?;
-                let answer = self.down.rtc().sdp_api().accept_offer(parsed).map_err(|_| unreadable())?;
-                self.down.expect();
+                let answer = self.down.accept_offer(&offer.sdp)?;
                 self.send(Request::Answer(proto::SessionDescription {
                     r#type: "answer".to_owned(),
-                    sdp: answer.to_sdp_string(),
+                    sdp: answer,
                     id: offer.id,
                     ..Default::default()
                 }))
@@ -468,8 +461,4 @@ fn codec(codec: RtpCodec) -> Option<Codec> {
         RtpCodec::H264 => Some(Codec::H264),
         _ => None,
     }
-}
-
-fn unreadable() -> Loss {
-    Loss::new("the LiveKit server's session description can't be used")
 }
