@@ -18,6 +18,10 @@ use vidette::metrics::Metrics;
 use vidette::secret::Secret;
 use vidette::webcam::{RoomState, Tickets, camera};
 
+/// Longest wait for anything, seconds: only what never comes is a failure, however busy the machine is.
+const PATIENCE: u64 = 120;
+const PATIENT: Duration = Duration::from_secs(PATIENCE);
+
 /// The program with its room on that server.
 fn program(url: &str, secret: &str, more: &[&str]) -> Program {
     let model = tiny_model();
@@ -45,9 +49,12 @@ fn streaming(status: &Value) -> bool {
     status["source"]["state"] == "streaming"
 }
 
-/// The mean colour of the newest picture, and its size.
-fn picture(program: &Program) -> ([f64; 3], (u32, u32)) {
+/// The mean colour of the newest picture, and its size; `None` while there is none, as between two sources.
+fn picture(program: &Program) -> Option<([f64; 3], (u32, u32))> {
     let (code, jpeg) = program.get("/api/frame");
+    if code == 503 {
+        return None;
+    }
     assert_eq!(code, 200, "{}", String::from_utf8_lossy(&jpeg));
     let image = image::load_from_memory_with_format(&jpeg, image::ImageFormat::Jpeg).unwrap().to_rgb8();
     let pixels = f64::from(image.width()) * f64::from(image.height());
@@ -55,7 +62,7 @@ fn picture(program: &Program) -> ([f64; 3], (u32, u32)) {
     for pixel in image.pixels() {
         (0..3).for_each(|c| sum[c] += f64::from(pixel.0[c]));
     }
-    (sum.map(|s| s / pixels), (image.width(), image.height()))
+    Some((sum.map(|s| s / pixels), (image.width(), image.height())))
 }
 
 fn near(colour: [f64; 3], wanted: [f64; 3]) -> bool {
@@ -65,13 +72,15 @@ fn near(colour: [f64; 3], wanted: [f64; 3]) -> bool {
 }
 
 fn until_colour(program: &Program, wanted: [f64; 3]) -> (u32, u32) {
-    let until = Instant::now() + Duration::from_secs(40);
+    let until = Instant::now() + PATIENT;
     loop {
-        let (colour, size) = picture(program);
-        if near(colour, wanted) {
+        let seen = picture(program);
+        if let Some((colour, size)) = seen
+            && near(colour, wanted)
+        {
             return size;
         }
-        assert!(Instant::now() < until, "{colour:?} instead of {wanted:?}\n{}", program.log());
+        assert!(Instant::now() < until, "{seen:?} instead of {wanted:?}\n{}", program.log());
     }
 }
 
@@ -82,27 +91,30 @@ fn a_camera_in_the_room_is_watched_muted_resized_and_switched() {
     let status = program.json("/api/status");
     assert_eq!((&status["livekit_connected"], &status["livekit"]["state"]), (&json!(false), &json!("away")));
     watch_webcam(&program);
-    program.until("in the room", 30, |s| s["livekit_connected"] == true && s["livekit"]["state"] == "waiting");
+    program.until("in the room", PATIENCE, |s| s["livekit_connected"] == true && s["livekit"]["state"] == "waiting");
     let mut person = Person::join(&ticket(&program), &["vp8"]);
-    let status = program.until("streaming", 40, streaming);
+    let status = program.until("streaming", PATIENCE, streaming);
     assert_eq!(status["source"]["source"], "webcam");
     assert_eq!(status["livekit"]["people"], 1);
     until_colour(&program, [200.0, 40.0, 60.0]);
-    assert!(program.json("/api/status")["window_frames"].as_u64().unwrap() > 0);
+    program.until("a frame for the model", PATIENCE, |s| s["window_frames"].as_u64() > Some(0));
     person.say("color 30 60 210");
     until_colour(&program, [30.0, 60.0, 210.0]);
 
     person.say("mute");
-    let muted = program.until("muted", 30, |s| s["livekit"]["muted"] == true && s["source"]["state"] == "stalled");
-    assert!(muted["source"]["message"].as_str().unwrap().contains("muted"), "{muted:#}");
+    let muted = program.until("muted", PATIENCE, |s| {
+        // On a slow machine it may have been told before that no pictures come.
+        let said = s["source"]["message"].as_str().is_some_and(|message| message.contains("muted"));
+        s["livekit"]["muted"] == true && s["source"]["state"] == "stalled" && said
+    });
     assert_eq!((&muted["livekit_connected"], &muted["source"]["reconnects"]), (&json!(true), &json!(0)), "not lost");
     person.say("unmute");
-    program.until("streaming again", 40, |s| streaming(s) && s["livekit"]["muted"] == false);
+    program.until("streaming again", PATIENCE, |s| streaming(s) && s["livekit"]["muted"] == false);
 
     // The same track in another size, as when a phone is turned.
     person.say("size 360 640");
     person.say("color 30 200 40");
-    let until = Instant::now() + Duration::from_secs(40);
+    let until = Instant::now() + PATIENT;
     while until_colour(&program, [30.0, 200.0, 40.0]).0 >= 640 {
         assert!(Instant::now() < until, "the size did not change: {:#}", program.json("/api/status"));
     }
@@ -129,26 +141,27 @@ fn a_server_that_was_killed_or_froze_is_joined_again() {
     let program = program(&server.url(), SECRET, &[]);
     watch_webcam(&program);
     let person = Person::join(&ticket(&program), &["vp8"]);
-    program.until("streaming", 40, streaming);
+    program.until("streaming", PATIENCE, streaming);
     server.down();
     drop(person);
-    let lost = program.until("lost", 30, |s| s["livekit"]["state"] == "retrying" && s["source"]["state"] == "retrying");
+    let lost =
+        program.until("lost", PATIENCE, |s| s["livekit"]["state"] == "retrying" && s["source"]["state"] == "retrying");
     assert_eq!(lost["livekit_connected"], false);
     assert!(lost["source"]["message"].as_str().unwrap().contains("LiveKit server"), "{lost:#}");
     assert!(lost["source"]["retry_in_s"].is_number(), "{lost:#}");
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(program.json("/api/status")["livekit_connected"], false);
     server.up();
-    program.until("back", 30, |s| s["livekit_connected"] == true && s["livekit"]["message"].is_null());
+    program.until("back", PATIENCE, |s| s["livekit_connected"] == true && s["livekit"]["message"].is_null());
     let _person = Person::join(&ticket(&program), &["vp8"]);
-    program.until("streaming", 40, |s| streaming(s) && s["source"]["message"].is_null());
+    program.until("streaming", PATIENCE, |s| streaming(s) && s["source"]["message"].is_null());
     until_colour(&program, [200.0, 40.0, 60.0]);
 
     server.freeze(true);
-    let frozen = program.until("noticed", 60, |s| s["livekit"]["state"] == "retrying");
+    let frozen = program.until("noticed", PATIENCE, |s| s["livekit"]["state"] == "retrying");
     assert_eq!(frozen["livekit_connected"], false);
     server.freeze(false);
-    program.until("back", 60, |s| s["livekit_connected"] == true);
+    program.until("back", PATIENCE, |s| s["livekit_connected"] == true);
     assert!(program.json("/api/status")["livekit"]["reconnects"].as_u64().unwrap() >= 2);
 }
 
@@ -157,7 +170,8 @@ fn wrong_keys_are_told_and_weak_ones_refused() {
     let server = Server::start("keys");
     let program = program(&server.url(), "another-secret-of-enough-letters-0123", &[]);
     watch_webcam(&program);
-    let refused = program.until("refused", 30, |s| s["livekit"]["state"] == "retrying");
+    let refused = program
+        .until("refused", PATIENCE, |s| s["livekit"]["state"] == "retrying" && s["source"]["state"] == "retrying");
     let message = refused["source"]["message"].as_str().unwrap();
     assert!(message.contains("LIVEKIT_API_SECRET"), "{message}");
     assert_eq!(refused["source"]["retry_in_s"], 1.0, "the longest wait");
@@ -227,10 +241,10 @@ fn config(server: &Server, grace: Duration) -> LiveKitConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_voice_is_heard_once_and_an_empty_room_is_left() {
+async fn the_voice_is_heard_once_and_only_while_somebody_is_there() {
     vidette::ingest::init().unwrap();
     let mut server = Server::start("voice");
-    let desk = LiveKit::new(config(&server, Duration::from_secs(15)));
+    let desk = LiveKit::new(config(&server, Duration::from_secs(600)));
     let hub = Arc::new(AudioHub::new("main", Arc::new(Metrics::new())));
     let (feed, camera) = camera();
     let (_sound, voice) = tokio::sync::watch::channel(Some(Arc::clone(&hub)));
@@ -257,9 +271,9 @@ async fn the_voice_is_heard_once_and_an_empty_room_is_left() {
 
     // Gone for a moment, and published once again, not twice.
     server.down();
-    status.wait_for(|s| s.state == RoomState::Retrying).await.unwrap();
+    tokio::time::timeout(PATIENT, status.wait_for(|s| s.state == RoomState::Retrying)).await.unwrap().unwrap();
     server.up();
-    status.wait_for(|s| s.connected).await.unwrap();
+    tokio::time::timeout(PATIENT, status.wait_for(|s| s.connected)).await.unwrap().unwrap();
     drop(person);
     let ticket = serde_json::to_value(desk.ticket("main").unwrap()).unwrap();
     let person = tokio::task::spawn_blocking(move || {
@@ -274,13 +288,38 @@ async fn the_voice_is_heard_once_and_an_empty_room_is_left() {
     .await
     .unwrap();
     tokio::task::spawn_blocking(move || drop(person)).await.unwrap();
-    let left = tokio::time::timeout(Duration::from_secs(60), status.wait_for(|s| s.state == RoomState::Away)).await;
-    assert!(left.is_ok(), "left the empty room: {:?}", camera.status.borrow());
-    assert_eq!(hub.status().len(), 0, "and listens no more");
+    let until = Instant::now() + PATIENT;
+    while !hub.status().is_empty() {
+        assert!(Instant::now() < until, "it listens for nobody: {:?}", camera.status.borrow());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     tone.abort();
     // The stream's end is its end.
     drop(camera);
-    tokio::time::timeout(Duration::from_secs(60), task).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENT, task).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_room_is_left_and_joined_again_for_the_next_one() {
+    vidette::ingest::init().unwrap();
+    let server = Server::start("empty");
+    let desk = LiveKit::new(config(&server, Duration::from_secs(1)));
+    let (feed, mut camera) = camera();
+    let (_no_sound, voice) = tokio::sync::watch::channel(None);
+    let (_trigger, shutdown) = vidette::shutdown::pair();
+    let task = desk.open("main", feed, voice, shutdown).unwrap();
+    let until = Instant::now() + PATIENT;
+    loop {
+        // Each one who asks is one that may come; nobody does.
+        let _too_many = desk.ticket("main");
+        let left = camera.status.wait_for(|s| s.state == RoomState::Away && s.reconnects >= 1);
+        if tokio::time::timeout(Duration::from_secs(6), left).await.is_ok() {
+            break;
+        }
+        assert!(Instant::now() < until, "not left twice: {:?}", camera.status.borrow());
+    }
+    drop(camera);
+    tokio::time::timeout(PATIENT, task).await.unwrap().unwrap();
 }
 
 /// A tone into the hub, at the pace of sound.

@@ -2,6 +2,7 @@
 //! Not here: what is expected (`tests/livekit.rs`).
 
 use serde_json::Value;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,13 @@ fn program() -> PathBuf {
     server
 }
 
+/// A port that the system does not give to outgoing connections by itself, so that it is still free after a restart.
+fn free<T>(bind: impl Fn(u16) -> std::io::Result<T>) -> T {
+    (0..1000u32)
+        .find_map(|_| bind(20_000 + (RandomState::new().hash_one(0u8) % 10_000) as u16).ok())
+        .expect("a port is free")
+}
+
 /// A server; killed when dropped.
 pub struct Server {
     child: Option<Child>,
@@ -35,8 +43,8 @@ impl Server {
     /// Starts one on free ports.
     pub fn start(name: &str) -> Self {
         // Taken together, so that they differ; given back just before the server takes them.
-        let tcp = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = [0, 1].map(|_| free(|port| TcpListener::bind(("127.0.0.1", port))));
+        let udp = free(|port| UdpSocket::bind(("127.0.0.1", port)));
         let [port, ice_tcp] = tcp.each_ref().map(|l| l.local_addr().unwrap().port());
         let config = format!(
             "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nrtc:\n  udp_port: {}\n  tcp_port: {ice_tcp}\n  \
@@ -67,7 +75,7 @@ impl Server {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(120);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < until, "no server: {}", std::fs::read_to_string(&self.log).unwrap());
             std::thread::sleep(Duration::from_millis(50));
@@ -149,7 +157,7 @@ impl Person {
 
     /// The same, without the first `skip` events.
     pub fn until_after(&self, what: &str, skip: usize, wanted: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs(120);
         let mut told = self.told.0.lock().unwrap();
         loop {
             if let Some(event) = told.iter().skip(skip).find(|e| wanted(e)) {
