@@ -180,6 +180,11 @@ impl Peer {
         self.parts.get(&mid.to_string()).map(|part| part.track.as_str())
     }
 
+    /// The part over which that track comes.
+    pub(super) fn part(&self, track: &str) -> Option<Mid> {
+        self.parts.iter().find(|(_, part)| part.track == track).map(|(mid, _)| Mid::from(mid.as_str()))
+    }
+
     /// Takes in a candidate of the server, as browsers write it.
     pub(super) fn candidate(&mut self, init: &str) {
         #[derive(serde::Deserialize)]

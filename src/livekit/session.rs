@@ -99,7 +99,7 @@ struct Session {
     /// Sends.
     up: Peer,
     people: People,
-    /// The part over which the taken camera comes.
+    /// The part over which the taken camera came, where the server does not name it.
     camera_mid: Option<Mid>,
     subscribed: Option<String>,
     pending: Option<SdpPendingOffer>,
@@ -358,7 +358,9 @@ impl Session {
         } else if now.saturating_duration_since(self.someone) > present.config.empty_grace {
             return Some(Ended::Empty);
         }
-        if let Some(mid) = self.camera_mid
+        // Also before anything came: its first key frame may have been lost.
+        let camera = self.subscribed.as_deref().and_then(|sid| self.down.part(sid)).or(self.camera_mid);
+        if let Some(mid) = camera
             && present.intake.ask(now)
         {
             self.down.ask_for_keyframe(mid);

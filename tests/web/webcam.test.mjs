@@ -179,7 +179,7 @@ test('the voice comes back by the room, and only by it', async (t) => {
   await page.locator('#voice .voice-listen').click();
   await until(page, () => Number(document.querySelector('#voice .voice-meter').getAttribute('aria-valuenow')) > 20);
   // (Energy and level are 0 in these figures: they count what the muted element plays, not what Web Audio takes.)
-  const heard = await page.evaluate(async () => {
+  const measure = () => page.evaluate(async () => {
     for (const peer of window.peers.filter((p) => p.connectionState === 'connected')) {
       for (const one of (await peer.getStats()).values()) {
         if (one.type === 'inbound-rtp' && one.kind === 'audio') {
@@ -189,8 +189,13 @@ test('the voice comes back by the room, and only by it', async (t) => {
     }
     return null;
   });
+  let heard = await measure();
+  // A second of it that came as it was sent; a busy machine may lose or delay any part, which the browser then makes up.
+  for (const end = Date.now() + 120000; !(heard?.packets > 50 && heard.samples - heard.concealed > 48000); heard = await measure()) {
+    assert.ok(Date.now() < end, `no voice by the room: ${JSON.stringify(heard)}`);
+    await page.waitForTimeout(100);
+  }
   t.diagnostic(`the voice by the room: ${JSON.stringify(heard)}`);
-  assert.ok(heard.packets > 10 && heard.concealed < heard.samples / 2, JSON.stringify(heard));
   assert.deepEqual(streams, [], 'nothing was fetched beside the room');
   await page.locator('#voice .voice-mute').click();
   assert.equal(await page.locator('#voice .voice-mute').textContent(), 'Unmute');
@@ -248,7 +253,8 @@ test('what stands in the way is said, with what to do, and the source plays on',
       }, words);
       assert.equal(await page.locator('#webcam-start').isVisible(), true, `${key}: it can be tried again`);
       assert.equal(await page.locator('#preview').isVisible(), false);
-      assert.equal(await page.locator('#video').isVisible(), true, `${key}: the source plays on`);
+      // The source plays on; where the camera's own picture lay over it, it is fetched anew.
+      await until(page, () => !document.querySelector('#video').hidden && document.querySelector('#video').naturalWidth > 0);
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0, `${key}, ${language}`);
       await page.evaluate(AXE);
       const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));

@@ -111,6 +111,13 @@ fn rtsp(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires, n
     let decodebin = add_decodebin(pipeline, head, plan, wires)?;
     pipeline.add(&source).map_err(|e| failed(&e.to_string()))?;
     let input = pad(&decodebin, "sink")?.downgrade();
+    // Once all that was set up has begun, and it is sound alone.
+    let (weak_input, spec, notify) = (input.clone(), plan.spec.clone(), wires.clone());
+    source.connect_no_more_pads(move |_| {
+        if weak_input.upgrade().is_some_and(|input| !input.is_linked()) {
+            notify.tell(Notice::Failed(Failure::no_video(&spec)));
+        }
+    });
     let (weak_pipeline, own_plan, own_wires) = (pipeline.downgrade(), plan.clone(), wires.clone());
     source.connect_pad_added(move |_, pad| {
         if sound::is_sound(pad) {
