@@ -41,7 +41,6 @@ let born = null;
 let ordered = false; // The stream was switched to this camera.
 let again = false; // It must be, anew: the program knows nothing of it any more.
 let ordering = false;
-let changing = false; // Another camera takes this one's place.
 
 // After a reload the camera goes on: it was switched on in this window and not off.
 const memory = {
@@ -68,8 +67,6 @@ function show() {
   $('webcam-stop').hidden = !busy();
   const seen = track !== null;
   $('preview').hidden = !seen;
-  // Not while the room takes a camera: which one it has would be anyone's guess.
-  $('camera').disabled = changing || (busy() && phase !== 'live');
   video.cover(video.OWN, seen);
   const said = words();
   if ($('webcam-said').textContent !== said) $('webcam-said').textContent = said;
@@ -115,31 +112,13 @@ function client() {
 }
 
 async function camera(lk) {
-  const chosenOne = $('camera').value;
-  // What was chosen while another is on is meant; what was chosen some time ago may be gone.
-  const deviceId = chosenOne && changing ? { exact: chosenOne } : chosenOne || undefined;
+  const deviceId = $('camera').value || undefined;
   try {
     return await lk.createLocalVideoTrack({ deviceId, resolution: WISH });
   } catch (error) {
     const key = CAMERA_TROUBLE[error.name];
     throw key ? new Trouble(key) : new Trouble('failed', { reason: error.message });
   }
-}
-
-function take(lk, mine, own) {
-  track = own;
-  track.attach($('preview'));
-  track.on(lk.TrackEvent.Ended, () => { if (mine === turn && track === own) leave(new Trouble('lost')); });
-}
-
-// It must be off before another is on: some phones open one only.
-function putDown() {
-  if (track) {
-    track.detach($('preview'));
-    track.stop();
-    $('preview').srcObject = null;
-  }
-  track = null;
 }
 
 const token = () => ask('POST', `${base}/livekit/token`, {}).catch((error) => {
@@ -158,8 +137,6 @@ function heed() {
 }
 voice.whenListening(heed);
 
-const publish = (lk, into) => into.localParticipant.publishTrack(track, { source: lk.Track.Source.Camera, name: SOURCE, simulcast: true, videoCodec: 'vp8' });
-
 async function join(lk, mine, { url, token: pass }) {
   const own = new lk.Room({ dynacast: true, stopLocalTrackOnUnpublish: false, publishDefaults: { simulcast: true, videoCodec: 'vp8', backupCodec: false } });
   const event = lk.RoomEvent;
@@ -175,7 +152,7 @@ async function join(lk, mine, { url, token: pass }) {
     await own.connect(url, pass, { autoSubscribe: false, maxRetries: 1 });
     if (mine !== turn) return;
     // The camera stays on while the room is changed: it is stopped by `leave` alone.
-    await publish(lk, own);
+    await own.localParticipant.publishTrack(track, { source: lk.Track.Source.Camera, name: SOURCE, simulcast: true, videoCodec: 'vp8' });
   } catch (error) {
     quit(own);
     if (mine !== turn) return;
@@ -240,7 +217,9 @@ async function start() {
     const lk = await client();
     const own = await camera(lk);
     if (mine !== turn) return own.stop();
-    take(lk, mine, own);
+    track = own;
+    track.attach($('preview'));
+    track.on(lk.TrackEvent.Ended, () => { if (mine === turn) leave(new Trouble('lost')); });
     listCameras();
     enter('joining');
     // A person may think long about whether to give the camera.
@@ -264,7 +243,12 @@ function leave(why = null) {
   const was = room;
   room = null;
   was?.disconnect(true).catch(() => {});
-  putDown();
+  if (track) {
+    track.detach($('preview'));
+    track.stop();
+    $('preview').srcObject = null;
+  }
+  track = null;
   voice.room(false);
   phase = 'off';
   trouble = why;
@@ -276,28 +260,12 @@ $('webcam-stop').addEventListener('click', () => {
   leave();
   controls.order('stop', {}, 'source.stopped.said');
 });
-// As a track of its own. In the place of the other one's (LiveKit's `restartTrack`, the browser's `replaceTrack`) Chromium
-// at times sends nothing of it, when that comes together with a change of what is sent.
 $('camera').addEventListener('change', async () => {
-  if (!track || phase !== 'live') return;
-  const [mine, into] = [turn, room];
-  changing = true;
-  $('camera').disabled = true;
+  if (!track) return;
   try {
-    const lk = await client();
-    await into.localParticipant.unpublishTrack(track, false);
-    if (mine !== turn) return;
-    putDown();
-    const own = await camera(lk);
-    if (mine !== turn) return own.stop();
-    take(lk, mine, own);
-    // A room that was lost in between is joined with the camera that there is then.
-    if (room === into) await publish(lk, into).catch((error) => { if (room === into) throw error; });
+    await track.restartTrack({ ...WISH, deviceId: { exact: $('camera').value } });
   } catch (error) {
-    if (mine === turn) leave(error instanceof Trouble ? error : new Trouble('failed', { reason: error.message }));
-  } finally {
-    changing = false;
-    show();
+    leave(new Trouble(CAMERA_TROUBLE[error.name] ?? 'lost'));
   }
 });
 navigator.mediaDevices?.addEventListener?.('devicechange', () => { if (track) listCameras(); });

@@ -71,6 +71,6 @@ export function camera(t, clip) {
   t.after(() => rmSync(folder, { recursive: true }));
   return [...MEDIA, ...FAKE, `--use-file-for-fake-video-capture=${file}`];
 }
-export const TWO_CAMERAS = [...MEDIA, '--use-fake-device-for-media-stream=device-count=2', '--use-fake-ui-for-media-stream'];
+export const THREE_CAMERAS = [...MEDIA, '--use-fake-device-for-media-stream=device-count=3', '--use-fake-ui-for-media-stream'];
 export const NO_CAMERA = ['--use-fake-device-for-media-stream=device-count=0', '--use-fake-ui-for-media-stream'];
 export const DENIED = ['--use-fake-device-for-media-stream', '--deny-permission-prompts'];
