@@ -130,7 +130,7 @@ fn pace(engine: &LlamaEngine, for_voice: bool) -> f64 {
 fn beside(voice: &mut Synthesizer, folder: &Path, gpu: bool) {
     let files = vidette::models::find(folder).expect("a language model");
     let engine = LlamaEngine::spawn(EngineConfig {
-        context_tokens: 2048,
+        context_tokens: 4096, // in each of two slots: 8k in all
         gpu_layers: if gpu { -1 } else { 0 },
         ..EngineConfig::new(files.language, files.projector)
     })

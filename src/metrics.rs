@@ -64,6 +64,8 @@ pub struct Metrics {
     pub engine_errors: Counters,
     /// Jobs replaced by newer ones before the engine took them.
     pub jobs_dropped: Counters,
+    /// Pictures that waited for the voice and went for newer ones.
+    pub pictures_dropped: Counters,
     /// Tokens generated.
     pub tokens: Counters,
     /// Frames encoded by the vision tower.
@@ -168,6 +170,7 @@ impl Metrics {
             cancelled: Family::default(),
             engine_errors: Family::default(),
             jobs_dropped: Family::default(),
+            pictures_dropped: Family::default(),
             tokens: Family::default(),
             frames_encoded: Family::default(),
             frames_cached: Family::default(),
@@ -225,6 +228,11 @@ impl Metrics {
         r.register("cancelled", "Answers cut off by a new instruction or a stop", m.cancelled.clone());
         r.register("engine_errors", "Looks that failed in the engine", m.engine_errors.clone());
         r.register("jobs_dropped", "Jobs replaced by newer ones before they were taken", m.jobs_dropped.clone());
+        r.register(
+            "pictures_dropped",
+            "Pictures that waited for the voice and went for newer ones",
+            m.pictures_dropped.clone(),
+        );
         r.register("tokens", "Tokens generated", m.tokens.clone());
         r.register("frames_encoded", "Frames encoded by the vision tower", m.frames_encoded.clone());
         r.register("frames_cached", "Frames whose embedding was cached", m.frames_cached.clone());

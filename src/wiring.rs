@@ -157,7 +157,7 @@ async fn warn_of_openness(server: ServerConfig, address: SocketAddr, shutdown: S
 }
 
 fn pacing(config: &VoiceConfig) -> Pacing {
-    Pacing { pause_after: config.pause_after, max_delay: config.max_delay }
+    Pacing { pause_after: config.pause_after, max_delay: config.max_delay, picture_delay: config.picture_delay }
 }
 
 /// Nobody named a source, so the demo model shows itself on the clip that comes with it. Without the clip there is

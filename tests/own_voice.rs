@@ -184,7 +184,7 @@ async fn what_is_heard_is_what_the_library_makes_and_it_begins_before_the_text_e
     let (bus, metrics) = (Arc::new(Bus::new()), Arc::new(Metrics::new()));
     let mut told = bus.subscribe(None).live;
     let (trigger, shutdown) = vidette::shutdown::pair();
-    let pacing = Pacing { pause_after: Duration::ZERO, max_delay: LONG };
+    let pacing = Pacing { pause_after: Duration::ZERO, max_delay: LONG, picture_delay: None };
     let door = Arc::clone(&voice) as Arc<dyn Voice>;
     let (speaker, task) = Speaker::spawn("main", door, pacing, bus, metrics, shutdown);
     assert!(!speaker.wants_tokens(), "nobody listens");

@@ -62,7 +62,7 @@ impl Stage {
         let (bus, metrics) = (Arc::new(Bus::new()), Arc::new(Metrics::new()));
         let events = bus.subscribe(None).live;
         let (trigger, shutdown) = shutdown::pair();
-        let pacing = Pacing { pause_after: PAUSE, max_delay: MAX_DELAY };
+        let pacing = Pacing { pause_after: PAUSE, max_delay: MAX_DELAY, picture_delay: None };
         let door = Arc::clone(&voice) as Arc<dyn Voice>;
         let (speaker, _task) = Speaker::spawn("main", door, pacing, bus, Arc::clone(&metrics), shutdown);
         let captured = tokio::time::Instant::now().into_std();

@@ -6,13 +6,13 @@
 #[path = "support/program.rs"]
 mod program;
 
-use program::{Program, command, tiny_model};
+use program::{Parts, Program, command, tiny_model};
 use serde_json::{Value, json};
 use std::io::{BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Short answers, one after another.
 const EAGER: &[&str] = &[
@@ -120,6 +120,27 @@ fn text_and_sound_come_together() {
     for name in ["first_audio_seconds_count", "last_audio_seconds_count", "speech_spoken_total"] {
         assert!(metric(&program, name) >= 1.0, "{name}");
     }
+}
+
+#[test]
+fn pictures_wait_for_the_voice_where_that_is_wanted() {
+    let program = speaking(&["--stream-delay-init", "3"]);
+    let delay = |s: &Value| s["voice"]["picture_delay_s"].as_f64().unwrap();
+    let mut pictures = Parts { body: program.stream("/api/mjpeg") };
+    for _ in 0..10 {
+        let picture = pictures.next();
+        let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() - picture.taken;
+        // Nobody has listened yet, so nothing was learnt.
+        assert!(age > 2.95, "{age}");
+    }
+    assert!((delay(&program.json("/api/status")) - 3.0).abs() < 1e-9);
+    let mut sound = Sound::open(&program, "");
+    let listening = std::thread::spawn(move || sound.until_loud());
+    program.until("waits as long as the voice takes", 60, |s| (delay(s) - 3.0).abs() > 1e-3);
+    listening.join().unwrap();
+    // And they go on.
+    let seq = pictures.next().seq;
+    assert!(pictures.next().seq > seq);
 }
 
 /// Reads all sound from its beginning on.

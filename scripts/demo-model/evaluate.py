@@ -23,10 +23,10 @@ from score import CONFUSED, Tally, confusion_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 # Training draws from generators seeded with (seed of training, number of the batch); these begin otherwise.
-HELD_OUT, SVG, GST, EXCHANGE, BACKWARDS, TIMING = (0x48454C44 + i for i in range(6))
-CLIPS = {"generator": 500, "svg": 250, "exchange": 60, "backwards": 60, "timing": 80}
+HELD_OUT, SVG, GST, EXCHANGE, BACKWARDS, TIMING, REMEMBERED = (0x48454C44 + i for i in range(7))
+CLIPS = {"generator": 500, "svg": 250, "exchange": 60, "backwards": 60, "remembered": 60, "timing": 80}
 QUESTIONS = 4
-BARS = {"generator": 0.95, "others": 0.90, "exchange": 0.90, "backwards": 0.90, "cycle_ms": 1000}
+BARS = {"generator": 0.95, "others": 0.90, "exchange": 0.90, "backwards": 0.90, "remembered": 0.90, "cycle_ms": 1000}
 AT_ONCE = 25
 
 
@@ -55,7 +55,8 @@ class Evaluation:
         print(f"[{elapsed(self.began)}] {text}", flush=True)
 
     def run(self, tally, clips):
-        """`clips` yields (pictures, [(skill, seen, instruction, right, must)], note); returns (answer, exact) of all."""
+        """`clips` yields (pictures, [(skill, seen, instruction, right, must, what was said before...)], note); returns
+        (answer, exact) of all."""
         waiting, about, answers = [], [], []
 
         def flush():
@@ -68,8 +69,8 @@ class Evaluation:
 
         for n, (pictures, questions, note) in enumerate(clips):
             frames = self.folder.save(pictures)
-            for skill, seen, instruction, right, must in questions:
-                waiting.append(request(frames, instruction))
+            for skill, seen, instruction, right, must, *before in questions:
+                waiting.append(request(frames, instruction, before))
                 about.append((skill, seen, right, must, note, instruction))
             if (n + 1) % AT_ONCE == 0:
                 flush()
@@ -184,6 +185,32 @@ class Evaluation:
         return self.pairs("backwards", "Played backwards: each question before and after", BACKWARDS, lively,
                           timeline.backwards, lambda p: p[::-1], ("moving", "changed", "direction"))  # fmt: skip
 
+    def remembered(self):
+        """A comment on this scene is not repeated; a comment on another scene is no reason to be silent."""
+
+        def clips():
+            made = i = 0
+            while made < self.clips("remembered"):
+                i += 1
+                rng = np.random.default_rng([REMEMBERED, i])
+                one, other = (svg_scenes.sample(rng, length(rng)) for _ in range(2))
+                number = int(rng.integers(1 << 31))
+                seen = i % 2 == 0
+                skill = ("describe", "describe", "where", "count", "read")[i % 5]
+                a, b = (language.ask(np.random.default_rng(number), scenes.facts(x), skill, seen, augment=False)
+                        for x in (one, other))  # fmt: skip
+                if a[1] != b[1] or a[2] == b[2]:
+                    continue
+                made += 1
+                yield svg_scenes.pictures(one), [
+                    (skill, seen, a[1], a[2], None, b[2]),
+                    (f"{skill}, said before", seen, a[1], language.NOTHING_NEW, None, a[2]),
+                ], f"remembered {i}"
+
+        tally = Tally("Reminded of a comment on another scene, and of one on the same scene")
+        self.run(tally, clips())
+        return tally
+
     def timing(self):
         """Looks as on a running stream: four frames, of which three were there before."""
         n = self.clips("timing") + 5
@@ -234,11 +261,11 @@ def main():
     arguments.add_argument("--model", default=ROOT / "gguf/demo")
     arguments.add_argument("--work", type=Path, default=ROOT / "target/eval-demo")
     arguments.add_argument("--limit", type=int, help="at most so many clips of each kind")
-    arguments.add_argument("--only", nargs="*", help="generator svg gst exchange backwards timing")
+    arguments.add_argument("--only", nargs="*", help="generator svg gst exchange backwards remembered timing")
     arguments.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="further options of the program")
     a = arguments.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
-    parts = a.only or ["timing", "svg", "gst", "exchange", "backwards", "generator"]
+    parts = a.only or ["timing", "svg", "gst", "exchange", "backwards", "remembered", "generator"]
     e = Evaluation(Asker(a.binary, a.model, a.options), a.work, a.limit)
     tallies, timing, bars = {}, {}, []
     for part in parts:
@@ -259,7 +286,8 @@ def main():
     if others:
         n, good = (sum(t.totals()[i] for t in others) for i in (2, 3))
         bar("attributes, other renderers", "others", good / n)
-    for key, name in (("exchange", "attributes, red and blue exchanged"), ("backwards", "attributes, played backwards")):
+    for key, name in (("exchange", "attributes, red and blue exchanged"), ("backwards", "attributes, played backwards"),
+                      ("remembered", "attributes, reminded of comments")):
         if key in tallies:
             bar(name, key, tallies[key].attributes())
     if timing:

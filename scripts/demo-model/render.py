@@ -141,7 +141,7 @@ def pack(clip):
             x, y = o["path"][f]
             objects[f, i] = [o["visible"][f], SHAPES.index(o["shape"]), x * w, y * h, o["radius"] * min(w, h),
                              o["angle"], *of[o["colours"][f]], *variants[:2], outline]  # fmt: skip
-    style = np.zeros(32, np.float32)
+    style = np.zeros(33, np.float32)
     style[0] = KINDS[clip["kind"]]
     style[1] = rng.integers(1 << 20)
     daytime = clip["daytime"]
@@ -198,6 +198,7 @@ def pack(clip):
         back = _far(rng, _grey, None, [ink], 0.45)
         style[21:24] = text["x"] * w, text["y"] * h, height
         style[24], style[25:28], style[28], style[29:32] = text["angle"], ink, plate, back
+    style[32] = rng.random() < 0.12  # the strip of a burnt-in clock
     return {"objects": objects, "style": style, "mask": mask}
 
 
@@ -344,6 +345,21 @@ def test_pictures(picture, style, w: int, h: int, generator):
     return picture
 
 
+def burn_in(picture, style, still, generator):
+    """The strip of black and white blocks at the top that the program's test pictures carry (src/ingest/timecode.rs):
+    its left blocks change from frame to frame, its right ones seldom."""
+    device, (count, _, h, w) = picture.device, picture.shape
+    clips = still.shape[0]
+    bits = torch.rand(count, 40, device=device, generator=generator) < 0.5
+    slow = torch.rand(clips, 14, device=device, generator=generator) < 0.5
+    bits[:, 26:] = slow.repeat_interleave(count // clips, 0)
+    columns = torch.arange(w, device=device) * 40 // w
+    top = picture[:, :, : h // 15]
+    blocks = bits[:, columns][:, None, None].to(picture.dtype)
+    picture[:, :, : h // 15] = torch.where(style[:, 32, None, None, None] > 0, blocks.expand_as(top), top)
+    return picture
+
+
 def _dct(device):
     """The 8 x 8 cosine transform."""
     k, x = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
@@ -403,7 +419,7 @@ class Renderer:
 
     @torch.no_grad()
     def __call__(self, objects, style, mask, size, seed):
-        """`objects` [clips, frames, MAX_OBJECTS, 12], `style` [clips, 32], `mask` [clips, *STRIP] uint8, all on the
+        """`objects` [clips, frames, MAX_OBJECTS, 12], `style` [clips, 33], `mask` [clips, *STRIP] uint8, all on the
         device; returns uint8 [clips, frames, 3, h, w]."""
         clips, frames = objects.shape[:2]
         w, h = size
@@ -417,6 +433,7 @@ class Renderer:
             picture = self.paint(picture, objects[:, i, :, None, None], xs, ys)
         picture = self.write(picture, style, mask.float().div(255).repeat_interleave(frames, 0), xs, ys)
         picture = test_pictures(picture, style, w, h, generator)
+        picture = burn_in(picture, style, still, generator)
         picture = self._camera(picture, style, still, clips, frames, w, h, generator)
         out = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
         return out.view(clips, frames, 3, h, w)

@@ -13,7 +13,7 @@ import regex
 
 HERE = Path(__file__).parent
 FILE = HERE / "vocabulary.json"
-MERGES = 1150
+MERGES = 1400
 # Qwen2's pre-tokenizer (llama.cpp: src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_QWEN2).
 PIECES = regex.compile(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -79,7 +79,7 @@ MOVING = [
     "Tell me if anything moves.", "Say what is moving and which way.", "Any movement?", "Is there any movement?",
     "Do you see anything moving?", "Tell me what is moving.", "Does something move?", "Any motion?",
     "Is there motion?", "Is there something that moves?", "Which things move?", "Which object is moving?",
-    "Can you see anything move?", "Has anything moved?", "Is everything still?", "Are things moving?",
+    "Can you see anything move?", "Has anything moved?", "Are things moving?",
     "What is in motion?", "Do any shapes move?", "Are any objects moving?", "Movement?", "Detect motion.",
     "Report any movement.", "Is there anything in motion?", "Does any object move?", "Do you notice any movement?",
     *asked(["if anything moves", "what is moving", "whether something is moving", "what moves and where to"]),

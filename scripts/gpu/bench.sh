@@ -1,7 +1,8 @@
 #!/bin/sh
 # `vidette bench` at full size on an NVIDIA GPU, in one call of at most ten minutes: writes MiniCPM-o 4.5 with random
 # weights to a temporary folder, measures, and leaves the table (bench-*.txt) and all figures (bench-*.json) in $OUT.
-#   [OUT=FOLDER] [QUANTS="Q4_K_M F16"] [STREAMS=1,2,4] [MODEL=PATH] [LIMIT=SECONDS] bench.sh [FOLDER]
+#   [OUT=FOLDER] [QUANTS="Q4_K_M F16"] [STREAMS=1,2,4] [MODEL=PATH] [MODELS=FOLDER] [LIMIT=SECONDS] bench.sh [FOLDER]
+# MODELS keeps the models that are made. With several GPUs, CUDA_VISIBLE_DEVICES chooses one.
 # FOLDER (default: target/gpu) holds the program `vidette` and its plugin `backends/libggml-cuda.so`; either may be
 # packed as .xz. Neither Rust nor a network is needed. To make the folder:
 #   cargo build --release --locked --no-default-features --features llama
@@ -33,7 +34,7 @@ done
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}"
 
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1 || echo "nvidia-smi: not there, or it fails; no power will be told" >&2
-card=$(nvidia-smi --id=0 --query-gpu=name --format=csv,noheader 2>/dev/null || true)
+card=$(nvidia-smi --id="${CUDA_VISIBLE_DEVICES:-0}" --query-gpu=name --format=csv,noheader 2>/dev/null || true)
 # GB/s and dense TFLOP/s in 16 bits, from the makers' data sheets; other cards: set both, or go without floors' times.
 case "$card" in
     *H200*) : "${BANDWIDTH:=4800}" "${FLOPS:=989}" ;;
@@ -64,7 +65,7 @@ measured() {
     echo "== $name on ${card:-no card}"
     # Figures are written step by step, so that an end by time loses none.
     # shellcheck disable=SC2086
-    timeout "$limit" "$work/vidette" bench "$@" --looks "${LOOKS:-20}" --seconds 6 $limits \
+    timeout "$limit" "$work/vidette" bench "$@" --looks "${LOOKS:-20}" --seconds "${SECONDS_EACH:-8}" $limits \
         --log warn --json "$out/bench-$name.json" >"$out/bench-$name.txt" 2>"$out/bench-$name.log" ||
         echo "ended with $?; see bench-$name.log" >&2
     cat "$out/bench-$name.log" "$out/bench-$name.txt"
@@ -73,14 +74,26 @@ measured() {
 if [ -n "${MODEL:-}" ]; then
     measured model --model "$MODEL" --streams "$streams"
 else
+    first=yes
     for quant in ${QUANTS:-Q4_K_M}; do
-        model="--random minicpm-o-4.5 --quant $quant --dir $work/model-$quant"
+        dir=${MODELS:-$work}/model-$quant
+        mkdir -p "$dir"
+        model="--random minicpm-o-4.5 --quant $quant --dir $dir"
         # shellcheck disable=SC2086
-        measured "random-$quant" $model --streams "$streams"
-        # What answering one at a time would do, on the same machine.
-        # shellcheck disable=SC2086
-        measured "random-$quant-one-at-a-time" $model --streams 4,16 --parallel 1 --ours-only
-        rm -rf "$work/model-$quant"
+        measured "random-$quant" $model --streams "$([ $first ] && echo "$streams" || echo 0)"
+        if [ $first ]; then
+            # Many streams at the pace of a watch; the memory of one stream with a long context; and what answering one
+            # at a time would do, on the same machine.
+            # shellcheck disable=SC2086
+            {
+                measured "random-$quant-16-every-2s" $model --streams 16 --period 2 --ours-only
+                measured "random-$quant-64-every-10s" $model --streams 64 --period 10 --ours-only
+                measured "random-$quant-8k" $model --streams 0 --slots 1 --context-tokens 8192 --ours-only
+                measured "random-$quant-one-at-a-time" $model --streams 4,16 --parallel 1 --ours-only
+            }
+        fi
+        first=
+        [ -n "${MODELS:-}" ] || rm -rf "$dir"
     done
 fi
 [ -n "$(ls "$out"/bench-*.json 2>/dev/null)" ]

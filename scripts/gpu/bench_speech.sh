@@ -27,7 +27,7 @@ fi
 tests() { if [ -n "${SPEECH_TESTS:-}" ]; then "$SPEECH_TESTS" "$@"; else cargo test --release --locked --lib -- "$@"; fi; }
 bench() { if [ -n "${SPEECH_BENCH:-}" ]; then "$SPEECH_BENCH" --bench; else cargo bench --locked --bench speech; fi; }
 
-memory() { nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -1; }
+memory() { nvidia-smi --id="${CUDA_VISIBLE_DEVICES:-0}" --query-gpu=memory.used --format=csv,noheader,nounits | head -1; }
 log=$(mktemp)
 while sleep 0.5; do memory; done >"$log" 2>/dev/null &
 watching=$!

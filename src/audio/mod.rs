@@ -4,10 +4,12 @@
 
 mod ffi;
 mod hub;
+mod picture_delay;
 mod playout;
 mod resample;
 
 pub use hub::{Account, AudioFrame, AudioHub, AudioListener, Heard, ListenerStatus, QUEUE_FRAMES, Wants};
+pub use picture_delay::PictureDelay;
 pub use playout::{FADE_SAMPLES, Playout};
 pub use resample::Resampler;
 

@@ -82,6 +82,11 @@ fn resident_kib(process: u32, own: u32, program: Option<&Path>) -> Option<u64> {
     (process == own || child()).then(|| field("VmRSS:")).flatten()
 }
 
+/// What nvidia-smi calls the GPU that CUDA calls the first.
+fn first_visible(devices: Option<&str>) -> &str {
+    devices.and_then(|d| d.split(',').next()).map(str::trim).filter(|d| !d.is_empty()).unwrap_or("0")
+}
+
 /// Watts of the first GPU over time, from `nvidia-smi` when that is there.
 pub struct Power {
     tool: Child,
@@ -91,9 +96,11 @@ pub struct Power {
 
 impl Power {
     /// Starts to take samples, five a second. `None` when there is no such tool.
-    pub fn start() -> Option<Self> {
+    /// `visible` is CUDA's list of the GPUs that it may use, when one is given.
+    pub fn start(visible: Option<&str>) -> Option<Self> {
         let mut tool = Command::new("nvidia-smi")
-            .args(["--id=0", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "--loop-ms=200"])
+            .arg(format!("--id={}", first_visible(visible)))
+            .args(["--query-gpu=power.draw", "--format=csv,noheader,nounits", "--loop-ms=200"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -140,6 +147,14 @@ impl Drop for Power {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn power_is_that_of_the_gpu_in_use() {
+        assert_eq!(first_visible(None), "0");
+        assert_eq!(first_visible(Some("")), "0");
+        assert_eq!(first_visible(Some("1")), "1");
+        assert_eq!(first_visible(Some("GPU-8932f937, 0")), "GPU-8932f937");
+    }
 
     #[test]
     fn memory_shows() {

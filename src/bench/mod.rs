@@ -94,8 +94,9 @@ pub struct Before {
 
 impl Before {
     /// Looks at the machine. To be called before the engine is opened; takes a second where power can be told.
-    pub fn look() -> Self {
-        let power = Power::start();
+    /// `visible`: see [`Power::start`].
+    pub fn look(visible: Option<&str>) -> Self {
+        let power = Power::start(visible);
         let began = Instant::now();
         if power.is_some() {
             std::thread::sleep(Duration::from_secs(1));

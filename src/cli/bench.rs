@@ -50,7 +50,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode> {
         .build()
         .map_err(|e| Error::internal("runtime", format!("the runtime can't start: {e}")))?;
     model::find_backends(&config);
-    let before = Before::look();
+    let before = Before::look(arguments.visible_gpus.as_deref());
     eprintln!("loading {}", config.path.as_deref().unwrap_or(Path::new("")).display());
     let engine = runtime.block_on(async {
         let engine = model::open(&config).await?;

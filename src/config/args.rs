@@ -198,6 +198,9 @@ pub struct BenchArguments {
     /// Tera-operations a second, for the floors' times.
     #[arg(long, value_name = "TFLOP/S", value_parser = between::<1, 1_000_000_000>)]
     pub flops: Option<f64>,
+    /// GPUs that CUDA may use, by number or UUID; the first one's power is measured.
+    #[arg(long, env = "CUDA_VISIBLE_DEVICES", value_name = "LIST", hide = true)]
+    pub visible_gpus: Option<String>,
     /// File for all figures as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -113,6 +113,8 @@ pub struct VoiceConfig {
     pub search_path: String,
     pub pause_after: Duration,
     pub max_delay: Duration,
+    /// How long pictures wait at first so that they agree with the voice; `None` when they do not.
+    pub picture_delay: Option<Duration>,
 }
 
 /// How HTTPS is served.
@@ -395,6 +397,7 @@ fn voice(o: &Options, environment: &dyn Environment) -> Result<Option<VoiceConfi
     }
     let pause_after = seconds("TTS_PAUSE_AFTER", o.tts_pause_after.unwrap_or(0.5), 0.0, 60.0)?;
     let max_delay = seconds("TTS_MAX_DELAY", o.tts_max_delay.unwrap_or(6.0), 0.1, 600.0)?;
+    let picture_delay = seconds("STREAM_DELAY_INIT", o.stream_delay_init.unwrap_or(0.0), 0.0, 15.0)?;
     Ok(choice.filter(|_| o.enable_tts.unwrap_or(false)).map(|choice| VoiceConfig {
         choice,
         espeak_voice: espeak_voice.to_owned(),
@@ -402,6 +405,7 @@ fn voice(o: &Options, environment: &dyn Environment) -> Result<Option<VoiceConfi
         search_path: environment.get("PATH").unwrap_or_default(),
         pause_after,
         max_delay,
+        picture_delay: Some(picture_delay).filter(|delay| !delay.is_zero()),
     }))
 }
 

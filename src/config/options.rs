@@ -128,6 +128,9 @@ options! {
     /// Seconds from an utterance's first whole clause to its sound; one that would start later is not spoken. Default: 6
     {arg(value_name = "SECONDS", help_heading = "Voice")}
     tts_max_delay: f64 = "TTS_MAX_DELAY",
+    /// Seconds that viewers' pictures wait at first so that picture and voice agree; adapted to what the voice takes. 0 does not delay them. Default: 0
+    {arg(value_name = "SECONDS", help_heading = "Voice")}
+    stream_delay_init: f64 = "STREAM_DELAY_INIT",
 
     /// Most frames a second for viewers. Default: 25
     {arg(value_name = "FPS", help_heading = "Video")}

@@ -2,9 +2,10 @@
 //! language model goes into one batch, so that many streams share each pass over the weights.
 //! Not here: the thread and loading (`worker`), who waits (`mailbox`), cells and batches (`session`).
 
+use super::choice::Chooser;
 use super::ffi::Token;
 use super::mailbox::{Mailbox, Ticket};
-use super::session::{Look, Session, Turn, sampler};
+use super::session::{Look, Session, Turn};
 use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
 use super::utf8::Utf8Stream;
@@ -12,7 +13,6 @@ use super::vision::{EncodedFrame, Eye};
 use super::{JobEvent, JobFinish};
 use crate::cancel::CancelFlag;
 use crate::error::{Error, Result};
-use llama_cpp_2::sampling::LlamaSampler;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -45,7 +45,7 @@ enum Stage {
 /// From the prompt to the last token.
 struct Answer {
     look: Look,
-    sampler: LlamaSampler,
+    chooser: Chooser,
     piece: Piece,
     written: u32,
     /// Chosen, and not in the cells yet.
@@ -123,7 +123,7 @@ impl<'m> Desk<'m> {
         }
         Ok(Answer {
             look: self.session.begin(&job.stream, prompt, frames)?,
-            sampler: sampler(&job.sampling, self.session.model().n_vocab(), fresh_seed()),
+            chooser: Chooser::new(&job.sampling, self.session.model().n_vocab(), fresh_seed()),
             piece: Piece::default(),
             written: 0,
             token: None,
@@ -183,7 +183,7 @@ impl<'m> Desk<'m> {
     fn go_on(&mut self, i: usize) -> Result<Option<JobFinish>> {
         let Running { ticket, stage } = &mut self.running[i];
         let Stage::Answer(answer) = stage else { return Ok(None) };
-        let Answer { look, sampler, piece, written, token } = answer.as_mut();
+        let Answer { look, chooser, piece, written, token } = answer.as_mut();
         if !look.has_logits() {
             return Ok(None);
         }
@@ -204,7 +204,7 @@ impl<'m> Desk<'m> {
             return Ok(Some(JobFinish::Length));
         }
         let banned = if job.for_voice { self.speech.unspeakable(self.session.model()) } else { &[] };
-        let chosen = self.session.sample(look, sampler, banned)?;
+        let chosen = chooser.choose(self.session.logits(look)?, banned)?;
         if self.session.model().ends_turn(chosen) || self.speech.end == Some(chosen) {
             return Ok(Some(JobFinish::Stop));
         }

@@ -512,6 +512,12 @@ impl<'m> Context<'m> {
         }
     }
 
+    /// The position after the last that the cells of `sequence` hold.
+    pub fn next_position(&self, sequence: i32) -> i32 {
+        // SAFETY: `raw` is live; -1 stands for an empty sequence (llama.h: llama_memory_seq_pos_max).
+        unsafe { sys::llama_memory_seq_pos_max(sys::llama_get_memory(self.raw.as_ptr()), sequence) + 1 }
+    }
+
     /// Decodes inputs at rising positions from `position`, in as few batches as the batch size allows, with
     /// logits for the last one when `logits` is set. Returns the position after them.
     ///

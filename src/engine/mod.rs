@@ -7,6 +7,8 @@ mod absent;
 #[cfg(feature = "llama")]
 mod backend;
 #[cfg(feature = "llama")]
+mod choice;
+#[cfg(feature = "llama")]
 mod desk;
 #[cfg(feature = "llama")]
 mod ffi;

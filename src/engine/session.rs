@@ -1,20 +1,17 @@
 //! Looks in the KV cache: each one's kept prefix, its frames, the rest, and its answer token by token; several at once
-//! in one batch. Not here: whose turn it is (`worker`), how pictures become embeddings (`vision`).
+//! in one batch. Not here: whose turn it is (`worker`), how pictures become embeddings
+//! (`vision`), which token comes next (`choice`).
 
+use super::CancelFlag;
 use super::ffi::{Context, Entry, Input, Model, Part, Token};
 use super::template::PromptTokens;
 use super::vision::{EncodedFrame, Eye};
-use super::{CancelFlag, Sampling};
 use crate::error::{Error, Result};
-use llama_cpp_2::sampling::LlamaSampler;
-use llama_cpp_2::token::LlamaToken;
-use llama_cpp_2::token::data::LlamaTokenData;
-use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Tokens that the repetition penalty looks back on.
-const PENALTY_WINDOW: i32 = 64;
+/// Any token does for what is forgotten again.
+const FILLER: [Token; 1] = [0];
 
 /// What one sequence of the cache holds.
 #[derive(Default)]
@@ -63,6 +60,8 @@ pub struct Session<'m> {
     context: Context<'m>,
     slots: Vec<Slot>,
     clock: u64,
+    /// Gaps between the sequences of a batch are filled.
+    bridge: bool,
 }
 
 /// A prompt on its way into the cells, and then its answer. Must be given back with [`Session::end`].
@@ -139,7 +138,14 @@ impl<'m> Session<'m> {
     /// A session with one slot for each sequence of `context`.
     pub fn new(model: &'m Model, context: Context<'m>, slots: usize) -> Self {
         let slots = (0..slots.max(1)).map(|_| Slot::default()).collect();
-        Self { model, context, slots, clock: 0 }
+        Self { model, context, slots, clock: 0, bridge: false }
+    }
+
+    /// Whether gaps between the sequences of a batch are to be filled, so that one pass over the weights serves all of
+    /// them: worth it where a pass costs more than some rows, as on a GPU.
+    #[must_use]
+    pub fn bridging(self, bridge: bool) -> Self {
+        Self { bridge, ..self }
     }
 
     /// Tokens that a prompt and its answer may take.
@@ -224,20 +230,16 @@ impl<'m> Session<'m> {
             return self.fill_with_helper(turn.look, eye);
         }
         let (width, room) = (self.model.n_embd(), self.context.batch_size());
-        let mut entries: Vec<Entry<'_>> = Vec::with_capacity(room.min(1024));
-        // (entries of it, index of the one with logits)
-        let mut shares = vec![(0usize, None); turns.len()];
+        // (turn that it is for, entry)
+        let mut entries: Vec<(usize, Entry<'_>)> = Vec::with_capacity(room.min(1024));
         for answering in [true, false] {
-            for (turn, share) in turns.iter().zip(&mut shares).filter(|(turn, _)| turn.token.is_some() == answering) {
+            let those = turns.iter().enumerate().filter(|(_, turn)| turn.token.is_some() == answering);
+            for (number, turn) in those {
                 let (sequence, mut position) = (turn.look.sequence(), turn.look.position);
                 let token = turn.token.as_ref().map(std::slice::from_ref);
                 let mut add = |input, logits| {
-                    if logits {
-                        share.1 = i32::try_from(entries.len()).ok();
-                    }
-                    entries.push(Entry { sequence, position, input, logits });
+                    entries.push((number, Entry { sequence, position, input, logits }));
                     position += 1;
-                    share.0 += 1;
                     entries.len() < room
                 };
                 match token {
@@ -254,8 +256,31 @@ impl<'m> Session<'m> {
                 }
             }
         }
-        self.context.step(&entries)?;
+        let fillers = if self.bridge { self.fillers(&entries, room) } else { Vec::new() };
+        entries.extend(fillers.iter().map(|(sequence, position)| {
+            let input = Input::Tokens(&FILLER);
+            (usize::MAX, Entry { sequence: *sequence, position: *position, input, logits: false })
+        }));
+        // llama.cpp passes once over the weights for each run of neighbouring sequences in rising order
+        // (llama-batch.cpp: split_equal), so order decides how much is shared.
+        entries.sort_by_key(|(_, entry)| entry.sequence);
+        // (entries of it, index of the one with logits)
+        let mut shares = vec![(0usize, None); turns.len()];
+        for (at, (number, entry)) in entries.iter().enumerate() {
+            if let Some(share) = shares.get_mut(*number) {
+                share.0 += 1;
+                if entry.logits {
+                    share.1 = i32::try_from(at).ok();
+                }
+            }
+        }
+        let entries: Vec<Entry<'_>> = entries.into_iter().map(|(_, entry)| entry).collect();
+        let done = self.context.step(&entries);
         drop(entries);
+        for (sequence, position) in fillers {
+            self.context.truncate(sequence, position);
+        }
+        done?;
         for (turn, (taken, output)) in turns.iter_mut().zip(shares) {
             turn.look.position += i32::try_from(taken).unwrap_or(i32::MAX);
             turn.look.output = output;
@@ -265,6 +290,27 @@ impl<'m> Session<'m> {
             }
         }
         Ok(())
+    }
+
+    /// What fills the gaps between the sequences of a batch, as (sequence, position): a token in each idle sequence that
+    /// has room for it, to be taken out of its cells again. A row more costs a GPU far less than another pass.
+    fn fillers(&self, entries: &[(usize, Entry<'_>)], room: usize) -> Vec<(i32, i32)> {
+        let mut taken = vec![false; self.slots.len()];
+        for (_, entry) in entries {
+            if let Some(taken) = usize::try_from(entry.sequence).ok().and_then(|s| taken.get_mut(s)) {
+                *taken = true;
+            }
+        }
+        let (Some(first), Some(last)) = (taken.iter().position(|t| *t), taken.iter().rposition(|t| *t)) else {
+            return Vec::new();
+        };
+        let cells = i32::try_from(self.budget()).unwrap_or(i32::MAX);
+        (first..last)
+            .filter(|slot| !taken[*slot] && !self.slots[*slot].busy)
+            .map(|slot| (slot as i32, self.context.next_position(slot as i32)))
+            .filter(|(_, position)| *position < cells)
+            .take(room.saturating_sub(entries.len()))
+            .collect()
     }
 
     /// A whole prompt through libmtmd's helper, which knows M-RoPE and non-causal models.
@@ -348,28 +394,6 @@ impl<'m> Session<'m> {
         self.context.hidden_at(at)
     }
 
-    /// The next token of an answer; none of those that are marked in `banned`.
-    ///
-    /// # Errors
-    /// When the last step made no logits for it, or no token can be chosen.
-    pub fn sample(&self, look: &Look, sampler: &mut LlamaSampler, banned: &[bool]) -> Result<Token> {
-        let logits = self.logits(look)?;
-        let allowed = banned.iter().map(|banned| !banned).chain(std::iter::repeat(true));
-        let candidates: Vec<_> = (0i32..)
-            .zip(logits)
-            .zip(allowed)
-            .filter(|(_, allowed)| *allowed)
-            .map(|((id, logit), _)| LlamaTokenData::new(LlamaToken::new(id), *logit, 0.0))
-            .collect();
-        let mut candidates = LlamaTokenDataArray::new(candidates, false);
-        sampler.apply(&mut candidates);
-        let token = candidates
-            .selected_token()
-            .ok_or_else(|| Error::internal("engine_sample", "the sampler chose no token (are the weights broken?)"))?;
-        sampler.accept(token);
-        Ok(token.0)
-    }
-
     /// The model that this session decodes with.
     pub fn model(&self) -> &'m Model {
         self.model
@@ -401,27 +425,4 @@ impl Look {
         }
         self.rest.drain(..whole);
     }
-}
-
-/// The sampler chain in llama.cpp's customary order.
-pub fn sampler(sampling: &Sampling, n_vocab: usize, fresh_seed: u32) -> LlamaSampler {
-    let mut chain = Vec::new();
-    if sampling.repeat_penalty != 1.0 {
-        let n_vocab = i32::try_from(n_vocab).unwrap_or(i32::MAX);
-        chain.push(LlamaSampler::penalties(n_vocab, PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0));
-    }
-    if sampling.temperature <= 0.0 {
-        chain.push(LlamaSampler::greedy());
-        return LlamaSampler::chain_simple(chain);
-    }
-    if sampling.top_k > 0 {
-        chain.push(LlamaSampler::top_k(sampling.top_k));
-    }
-    chain.push(LlamaSampler::top_p(sampling.top_p, 1));
-    if sampling.min_p > 0.0 {
-        chain.push(LlamaSampler::min_p(sampling.min_p, 1));
-    }
-    chain.push(LlamaSampler::temp(sampling.temperature));
-    chain.push(LlamaSampler::dist(sampling.seed.unwrap_or(fresh_seed)));
-    LlamaSampler::chain_simple(chain)
 }

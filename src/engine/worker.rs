@@ -182,7 +182,7 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
     let params = ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads };
     let context = Context::new(&model, params)?;
     let (layout, speech) = (Layout::of(&model), SpeechTokens::of(&model));
-    let session = Session::new(&model, context, config.slots.max(1) as usize);
+    let session = Session::new(&model, context, config.slots.max(1) as usize).bridging(gpu.is_some());
     let at_once = config.at_once(gpu.is_some());
     let load_s = began.elapsed().as_secs_f64();
     tracing::info!(model = %config.name, device = gpu.as_deref().unwrap_or("cpu"), load_s, "engine ready");

@@ -20,6 +20,8 @@ pub struct Pacing {
     pub pause_after: Duration,
     /// From an utterance's first clause's being whole to its sound; one that would be later is not spoken.
     pub max_delay: Duration,
+    /// How long viewers' pictures wait at first so that picture and voice agree; `None` when they do not.
+    pub picture_delay: Option<Duration>,
 }
 
 /// One utterance on its way from text to voice.

@@ -6,7 +6,7 @@
 use super::script::{Pacing, Script};
 use super::speakable::speakable;
 use super::{Clause, ClauseEvent, ClauseHandle, Piece, Voice, VoiceState, VoiceStatus};
-use crate::audio::{AudioHub, FRAME_TIME, ListenerStatus, Playout, Resampler, SAMPLE_RATE};
+use crate::audio::{AudioHub, FRAME_TIME, ListenerStatus, PictureDelay, Playout, Resampler, SAMPLE_RATE};
 use crate::bus::{Bus, Event, Speech, SpeechPhase};
 use crate::error::Error;
 use crate::metrics::{Metrics, StreamLabel};
@@ -50,6 +50,8 @@ pub struct SpeechStatus {
     pub spoken: u64,
     /// Frames of 20 ms that the stream's clock has counted while anybody listened.
     pub frames: u64,
+    /// Seconds that viewers' pictures wait so that picture and voice agree; `null` when they do not.
+    pub picture_delay_s: Option<f64>,
     /// What became of the samples of each who listens now.
     pub audience: Vec<ListenerStatus>,
 }
@@ -81,6 +83,7 @@ impl SpeechStatus {
             utterance: None,
             spoken: 0,
             frames: 0,
+            picture_delay_s: None,
             audience: Vec::new(),
         }
     }
@@ -99,6 +102,7 @@ pub struct Speaker {
     bus: Arc<Bus>,
     metrics: Arc<Metrics>,
     label: StreamLabel,
+    picture_delay: Option<Arc<PictureDelay>>,
 }
 
 #[derive(Default)]
@@ -131,6 +135,7 @@ impl Speaker {
             bus,
             metrics,
             label: StreamLabel::new(stream),
+            picture_delay: pacing.picture_delay.map(|first| Arc::new(PictureDelay::new(first))),
         });
         let task = Task {
             closing: CloseOnDrop(Arc::clone(&speaker.hub)),
@@ -210,6 +215,11 @@ impl Speaker {
         self.lock().on_air.filter(|(number, _)| *number == utterance).map(|(_, at)| at)
     }
 
+    /// How long viewers' pictures wait; `None` when they do not.
+    pub fn picture_delay(&self) -> Option<Arc<PictureDelay>> {
+        self.picture_delay.clone()
+    }
+
     /// Where the sound is.
     pub fn hub(&self) -> &Arc<AudioHub> {
         &self.hub
@@ -240,6 +250,7 @@ impl Speaker {
             utterance,
             spoken,
             frames: self.hub.frames(),
+            picture_delay_s: self.picture_delay.as_ref().map(|delay| delay.now().as_secs_f64()),
             audience,
             ..SpeechStatus::off()
         }
@@ -509,8 +520,11 @@ impl Task {
         let (Some(on_air), speaker) = (&self.on_air, &self.speaker) else { return };
         let Some(at) = on_air.first_audio else { return };
         speaker.lock().on_air = Some((on_air.utterance, at));
-        let seconds = at.saturating_duration_since(on_air.captured).as_secs_f64();
-        speaker.metrics.first_audio_seconds.get_or_create(&speaker.label).observe(seconds);
+        let took = at.saturating_duration_since(on_air.captured);
+        speaker.metrics.first_audio_seconds.get_or_create(&speaker.label).observe(took.as_secs_f64());
+        if let Some(delay) = &speaker.picture_delay {
+            delay.heard(took);
+        }
         let from_text = at.saturating_duration_since(on_air.written).as_secs_f64();
         speaker.metrics.text_to_audio_seconds.get_or_create(&speaker.label).observe(from_text);
         speaker.bus.publish(Event::Speech(on_air.speech(SpeechPhase::Begun)));

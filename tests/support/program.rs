@@ -224,6 +224,8 @@ pub struct Parts {
 /// One picture.
 pub struct PicturePart {
     pub seq: u64,
+    /// Its capture, seconds since 1970.
+    pub taken: f64,
     pub jpeg: Vec<u8>,
 }
 
@@ -236,7 +238,7 @@ impl Parts {
             assert!(self.body.read_line(&mut line).unwrap() > 0, "the body ended");
         }
         assert_eq!(line, "--frame\r\n");
-        let (mut length, mut seq) = (None, None);
+        let (mut length, mut seq, mut taken) = (None, None, None);
         loop {
             line.clear();
             self.body.read_line(&mut line).unwrap();
@@ -244,6 +246,7 @@ impl Parts {
             match name {
                 "Content-Length" => length = value.parse::<usize>().ok(),
                 "X-Frame-Seq" => seq = value.parse().ok(),
+                "X-Timestamp" => taken = value.parse().ok(),
                 "Content-Type" => assert_eq!(value, "image/jpeg"),
                 _ => {}
             }
@@ -253,7 +256,7 @@ impl Parts {
         let mut end = [0; 2];
         self.body.read_exact(&mut end).unwrap();
         assert_eq!(&end, b"\r\n");
-        PicturePart { seq: seq.expect("an X-Frame-Seq"), jpeg }
+        PicturePart { seq: seq.expect("an X-Frame-Seq"), taken: taken.expect("an X-Timestamp"), jpeg }
     }
 }
 

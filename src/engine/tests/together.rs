@@ -72,6 +72,55 @@ fn looks_that_share_a_batch_get_the_logits_they_get_alone() {
 }
 
 #[test]
+fn what_fills_the_gaps_of_a_batch_changes_nothing() {
+    let model = Model::load(&files().0, 0).unwrap();
+    let mut eye = eye(&model);
+    let layout = Layout::of(&model);
+    let names: [Arc<str>; 4] = ["a", "b", "c", "d"].map(Arc::from);
+    let tokens = layout.tokens(&model, &prompt(), false);
+    let frames: Vec<_> = (0..4u64).map(|i| vec![eye.look(&names[i as usize], &frame(i)).unwrap().0]).collect();
+    let answer: [Token; 3] = [5, 9, 300];
+
+    let alone: Vec<Vec<Vec<f32>>> = (0..4)
+        .map(|i| {
+            let mut session = sessions(&model, 1);
+            let mut look = prefill(&mut session, &mut eye, &names[i], &tokens, &frames[i]);
+            let first = session.logits(&look).unwrap().to_vec();
+            let rest = answer.map(|token| {
+                advance(&mut session, &mut eye, &mut look, token);
+                session.logits(&look).unwrap().to_vec()
+            });
+            [vec![first], rest.to_vec()].concat()
+        })
+        .collect();
+
+    // Sequences 0 and 3 write, 1 holds a prompt that was answered, 2 nothing. Later rows come first.
+    let mut session = sessions(&model, 4).bridging(true);
+    let mut first = prefill(&mut session, &mut eye, &names[0], &tokens, &frames[0]);
+    let second = prefill(&mut session, &mut eye, &names[1], &tokens, &frames[1]);
+    let third = session.begin(&names[2], tokens.clone(), frames[2].clone()).unwrap();
+    let mut last = prefill(&mut session, &mut eye, &names[3], &tokens, &frames[3]);
+    session.end(second);
+    session.end(third);
+    for (step, token) in answer.iter().enumerate() {
+        let mut turns = [&mut last, &mut first].map(|look| Turn { look, token: Some(*token) });
+        session.step(&mut turns, &mut eye, false).unwrap();
+        assert_same(session.logits(&first).unwrap(), &alone[0][step + 1]);
+        assert_same(session.logits(&last).unwrap(), &alone[3][step + 1]);
+    }
+    // And the idle ones go on as if nothing had been there.
+    for i in [1, 2] {
+        let mut look = session.begin(&names[i], tokens.clone(), frames[i].clone()).unwrap();
+        assert_eq!(look.reused > 0, i == 1);
+        while !look.prompt_is_in() {
+            session.step(&mut [Turn { look: &mut look, token: None }], &mut eye, false).unwrap();
+        }
+        assert_same(session.logits(&look).unwrap(), &alone[i][0]);
+        session.end(look);
+    }
+}
+
+#[test]
 fn a_short_answer_does_not_wait_for_a_long_one() {
     let engine = LlamaEngine::spawn(EngineConfig { context_tokens: 4096, parallel: 2, ..config() }).unwrap();
     ready(&engine);
