@@ -16,8 +16,10 @@ function say() {
   if (voice.state === 'loading') return [t('sound.loading'), '', false];
   if (voice.state === 'unavailable') return [t('sound.unavailable'), voice.reason ?? '', true];
   if (player.state === 'connecting') return [t('sound.connecting'), '', false];
-  if (voice.state === 'speaking') return [t('sound.speaking', { name: voice.name }), '', false];
-  return [t(player.listening ? 'sound.waiting' : 'sound.ready', { name: voice.name }), '', false];
+  // Why it is not the model's own, where that one was to be had: worth knowing, and nothing is wrong.
+  const note = voice.note ?? '';
+  if (voice.state === 'speaking') return [t('sound.speaking', { name: voice.name }), note, false];
+  return [t(player.listening ? 'sound.waiting' : 'sound.ready', { name: voice.name }), note, false];
 }
 
 const { show, listen } = controls($('voice'), player, {

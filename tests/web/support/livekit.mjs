@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { atEnd } from './ends.mjs';
 import { ROOT } from './program.mjs';
 
-const SERVER = process.env.LIVEKIT_SERVER ?? `${ROOT}target/tools/livekit-server`;
+const SERVER = process.env.VIDETTE_LIVEKIT_SERVER ?? `${ROOT}target/tools/livekit-server`;
 const PATIENCE_MS = 60000;
 const KEY = 'APIvidettetests';
 const SECRET = 'q8Zt3LwXv0nRk5JbYc7PdH2sMfA9uGeT';
@@ -25,7 +25,7 @@ export async function freePort() {
 
 // Ends with the test. `restart` kills it and starts it anew on the same port.
 export async function livekit(t) {
-  if (!existsSync(SERVER)) throw new Error(`${SERVER} is missing: run \`make test\`, or set LIVEKIT_SERVER`);
+  if (!existsSync(SERVER)) throw new Error(`${SERVER} is missing: run \`make test\`, or set VIDETTE_LIVEKIT_SERVER`);
   const [port, tcp, udp] = [await freePort(), await freePort(), await freePort()];
   const folder = mkdtempSync(join(tmpdir(), 'vidette-livekit-'));
   const config = join(folder, 'livekit.yaml');
