@@ -20,6 +20,7 @@ ENV DEBIAN_FRONTEND=noninteractive CARGO_HOME=/usr/local/cargo RUSTUP_HOME=/usr/
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates curl \
         cmake clang libclang-dev g++ make pkg-config ccache libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
+        nodejs npm \
     && rm -rf /var/lib/apt/lists/*
 RUN curl --proto '=https' --tlsv1.2 -sSf -o /tmp/rustup-init \
         "https://static.rust-lang.org/rustup/dist/$(uname -m)-unknown-linux-gnu/rustup-init" \
@@ -28,6 +29,8 @@ RUN curl --proto '=https' --tlsv1.2 -sSf -o /tmp/rustup-init \
     && rm /tmp/rustup-init
 WORKDIR /src
 COPY . .
+# The page's LiveKit client (vendor/VENDOR.md), which becomes part of the program.
+RUN cd vendor && npm ci --omit=peer --ignore-scripts --no-audit --no-fund
 # Without TARGET_CPU it runs on any machine of its kind; x86-64-v3 (AVX2) lets a model on the CPU use more of it.
 RUN RUSTFLAGS="${TARGET_CPU:+-C target-cpu=${TARGET_CPU}}" cargo build --release --locked \
     && strip -o /vidette target/release/vidette

@@ -27,7 +27,7 @@ PAGE_PACKAGES = nodejs npm
 DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
 	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
 
-.PHONY: help run build test check docs setup setup-test tiny-model pull bench bench-check soak soak-audio soak-engine dist check-dockerfile eval-demo demo-clips fuzz clean
+.PHONY: help run build test check docs setup setup-test setup-node page-vendor tiny-model pull bench bench-check soak soak-audio soak-engine dist check-dockerfile eval-demo demo-clips fuzz clean livekit livekit-keys
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -35,11 +35,11 @@ help: ## This list
 run: build ## Watch SOURCE (rtsp://…, http://…, a file, a device, test:ball; the demo clip if none) and serve the page
 	./target/release/vidette run $(if $(SOURCE),"$(SOURCE)")
 
-build: setup ## Build target/release/vidette, and its CUDA backend where there is nvcc (CUDA=0: not even then)
+build: setup page-vendor ## Build target/release/vidette, and its CUDA backend where there is nvcc (CUDA=0: not even then)
 	$(CARGO) build --release --locked
 	@if [ "$(CUDA)" != 0 ] && command -v "$${CUDACXX:-nvcc}" >/dev/null; then CARGO="$(CARGO)" scripts/build-backend.sh cuda; fi
 
-test: setup-test tiny-model tests/web/node_modules/.package-lock.json ## Everything that a machine without a GPU can test
+test: setup-test tiny-model page-vendor tests/web/node_modules/.package-lock.json ## Everything that a machine without a GPU can test
 	CARGO="$(CARGO)" scripts/run-tests.sh
 
 check: setup-test ## Format, lints and documents, as a reviewer wants them
@@ -130,15 +130,34 @@ setup:
 	@scripts/install-packages.sh $(BUILD_PACKAGES) $(RUN_PACKAGES)
 	@scripts/install-rust.sh
 
-setup-test: setup
+setup-test: setup setup-node
 	@scripts/install-packages.sh $(TEST_PACKAGES)
+	@scripts/livekit-server.sh
+
+setup-node:
 	@command -v node >/dev/null && command -v npm >/dev/null || scripts/install-packages.sh $(PAGE_PACKAGES)
+
+# The page's third-party code (vendor/VENDOR.md), which cargo takes into the program. Without it, as without a network,
+# the program is built all the same, and its page says that it has no webcam.
+page-vendor: | setup-node
+	@if [ ! -e vendor/node_modules/.package-lock.json ] || [ vendor/package-lock.json -nt vendor/node_modules/.package-lock.json ]; then \
+		(cd vendor && npm ci --omit=peer --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json) || \
+		{ rm -rf vendor/node_modules; echo "The page's LiveKit client could not be fetched: this build has no webcam in the browser." >&2; }; \
+	fi
 
 # What the page's tests need, as the lock file has it; the browser is the system's.
 tests/web/node_modules/.package-lock.json: tests/web/package-lock.json | setup-test
 	cd tests/web && npm ci --no-audit --no-fund
 	@touch $@
 
+livekit-keys: ## Make a key and a secret for LiveKit, into .env
+	@scripts/livekit-keys.sh
+
+livekit: ## Start a LiveKit server on this machine with the keys of .env (built with Go the first time)
+	@scripts/livekit-server.sh
+	@test -n "$$LIVEKIT_API_KEY" || { echo "there are no keys in .env: make livekit-keys"; exit 1; }
+	@LIVEKIT_KEYS="$$LIVEKIT_API_KEY: $$LIVEKIT_API_SECRET" exec target/tools/livekit-server --config config/livekit.yaml
+
 clean: ## Remove what was built (models stay)
 	$(CARGO) clean
-	rm -rf .venv .venv-demo tests/web/node_modules $(TINY)
+	rm -rf .venv .venv-demo vendor/node_modules tests/web/node_modules $(TINY)

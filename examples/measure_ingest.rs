@@ -60,7 +60,7 @@ impl Rig {
         let bus = Arc::new(Bus::new());
         let (trigger, shutdown) = pair();
         let (handle, task) =
-            spawn("main", config, Arc::clone(&window), Arc::clone(&bus), Arc::new(Metrics::new()), shutdown);
+            spawn("main", config, Arc::clone(&window), Arc::clone(&bus), Arc::new(Metrics::new()), None, shutdown);
         handle.start(source).await?;
         Ok(Self { window, bus, source: handle, trigger, task })
     }

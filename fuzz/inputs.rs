@@ -52,6 +52,6 @@ pub fn source(text: &str) {
         }
         Ok(SourceSpec::Device(path)) => assert!(path.starts_with("/dev")),
         Ok(SourceSpec::File(path)) => assert!(!path.starts_with("/dev")),
-        Ok(SourceSpec::Test(_)) | Err(_) => {}
+        Ok(SourceSpec::Test(_) | SourceSpec::Webcam) | Err(_) => {}
     }
 }

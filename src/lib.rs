@@ -3,7 +3,7 @@
 //!
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
 //! words (`error`, `secret`, `cancel`, `backoff`, `shutdown`, `frame`, `process`) · pure state (`window`, `bus`, `metrics`,
-//! `source`, `thumbnail`, `audio`) · edges (`ingest`, `engine`, `speech`, `models`), which never see each other (but
+//! `source`, `webcam`, `thumbnail`, `audio`) · edges (`ingest`, `livekit`, `engine`, `speech`, `models`), which never see each other (but
 //! `speech` reads files with `models` and starts llama.cpp with `engine`) · `wall` · `commentary` · `ask`, `bench` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
@@ -24,6 +24,8 @@ pub mod error;
 pub mod frame;
 #[cfg(feature = "ingest")]
 pub mod ingest;
+#[cfg(feature = "livekit")]
+pub mod livekit;
 pub mod metrics;
 pub mod models;
 pub mod process;
@@ -35,6 +37,7 @@ pub mod telemetry;
 pub mod thumbnail;
 pub mod wall;
 pub mod web;
+pub mod webcam;
 pub mod window;
 
 mod wiring;

@@ -116,6 +116,13 @@ pub struct Metrics {
     pub audio_samples_dropped: Counters,
     /// Listeners to the sound.
     pub audio_listeners: Gauges,
+    /// The same four of the sources' own sound.
+    pub source_audio_samples: Counters,
+    pub source_audio_samples_sent: Counters,
+    pub source_audio_samples_dropped: Counters,
+    pub source_audio_listeners: Gauges,
+    /// Samples that were there too early or too late to be played.
+    pub source_audio_samples_skipped: Counters,
     /// From the newest frame's capture to the first audio sample.
     pub first_audio_seconds: Histograms,
     /// From the newest frame's capture to the last audio sample.
@@ -191,6 +198,11 @@ impl Metrics {
             audio_samples_sent: Family::default(),
             audio_samples_dropped: Family::default(),
             audio_listeners: Family::default(),
+            source_audio_samples: Family::default(),
+            source_audio_samples_sent: Family::default(),
+            source_audio_samples_dropped: Family::default(),
+            source_audio_listeners: Family::default(),
+            source_audio_samples_skipped: Family::default(),
             first_audio_seconds: histograms(),
             last_audio_seconds: histograms(),
             text_to_audio_seconds: histograms(),
@@ -257,6 +269,7 @@ impl Metrics {
         r.register("events_lagged", "Events that slow listeners did not get", m.events_lagged.clone());
         m.register_stages();
         m.register_sound();
+        m.register_source_sound();
         m.register_process();
         m
     }
@@ -313,6 +326,17 @@ impl Metrics {
         r.register_with_unit("last_audio", "Newest frame's capture to last audio sample", s(), last);
         let from_text = self.text_to_audio_seconds.clone();
         r.register_with_unit("text_to_audio", "First clause whole to first audio sample", s(), from_text);
+    }
+
+    fn register_source_sound(&mut self) {
+        let r = &mut self.registry;
+        let (made, sent) = (self.source_audio_samples.clone(), self.source_audio_samples_sent.clone());
+        let (dropped, skipped) = (self.source_audio_samples_dropped.clone(), self.source_audio_samples_skipped.clone());
+        r.register("source_audio_samples", "Samples of the source's sound, for each listener", made);
+        r.register("source_audio_samples_sent", "Such samples that a listener took", sent);
+        r.register("source_audio_samples_dropped", "Such samples a listener was too slow for", dropped);
+        r.register("source_audio_listeners", "Listeners to the source's sound", self.source_audio_listeners.clone());
+        r.register("source_audio_samples_skipped", "Samples not played for coming out of time", skipped);
     }
 
     /// The text that Prometheus reads.

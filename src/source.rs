@@ -86,6 +86,8 @@ pub struct SourceStatus {
     /// Size of the source's own picture, pixels.
     pub width: u32,
     pub height: u32,
+    /// It has sound, which `/api/source-audio` gives.
+    pub audio: bool,
     /// Name of the decoder in use.
     pub decoder: Option<String>,
     /// Connections that delivered frames, minus one.

@@ -1,8 +1,9 @@
 //! Puts the rooms together: engine, voice, streams with their sources, the HTTP face; and takes them apart in order.
-//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`); what
+//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`), to LiveKit rooms (`rooms`); what
 //! the service manager is told (`service`).
 
 pub(crate) mod model;
+mod rooms;
 mod service;
 mod voice;
 
@@ -21,6 +22,7 @@ use crate::web::{self, Certificate, Tls, WebConfig};
 #[cfg(feature = "ingest")]
 use crate::window::{Bounds, SharedWindow};
 use model::OpenEngine;
+use rooms::Rooms;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +67,8 @@ async fn serve(
         Some(voice) => Some((voice::open(voice, engine.own_voice.clone()).await?, pacing(voice))),
         None => None,
     };
-    let mut streams = open_streams(&config, &sources, Arc::clone(&engine.door), &metrics, &shutdown)?;
+    let rooms = rooms::open(&config)?;
+    let mut streams = open_streams(&config, &sources, rooms.clone(), Arc::clone(&engine.door), &metrics, &shutdown)?;
     if let Some((voice, pacing)) = &voice {
         streams = streams.with_voice(Arc::clone(&voice.door), *pacing);
     }
@@ -90,6 +93,7 @@ async fn serve(
         tls,
         allowed_hosts: config.server.allowed_hosts.clone(),
         max_connections: config.server.max_connections,
+        tickets: rooms.as_ref().map(Rooms::tickets),
         ..WebConfig::default()
     };
     let status = engine.door.status();
@@ -200,10 +204,12 @@ fn named_files(config: &Config, demo: Option<&Path>) -> Vec<PathBuf> {
 fn open_streams(
     config: &Config,
     sources: &Sources,
+    rooms: Option<Rooms>,
     engine: Arc<dyn Engine>,
     metrics: &Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Result<Streams> {
+    use crate::audio::AudioHub;
     use crate::bus::Bus;
     crate::ingest::init()?;
     let video = ingest_config(&config.video, sources);
@@ -212,15 +218,18 @@ fn open_streams(
     let (make_metrics, make_shutdown) = (Arc::clone(metrics), shutdown.clone());
     let make = move |name: &str| {
         let (window, bus) = (Arc::new(SharedWindow::new(bounds)), Arc::new(Bus::new()));
-        let (source, _task) = crate::ingest::spawn(
+        let sound = Arc::new(AudioHub::of_source(name, Arc::clone(&make_metrics)));
+        let (camera, room) = rooms.as_ref().and_then(|rooms| rooms.join(name, &make_shutdown)).unzip();
+        let (source, _task) = crate::ingest::spawn_with_sound(
             name,
             video.clone(),
             Arc::clone(&window),
-            Arc::clone(&bus),
+            (Arc::clone(&bus), Arc::clone(&sound)),
             Arc::clone(&make_metrics),
+            camera,
             make_shutdown.clone(),
         );
-        StreamParts { window, bus, source }
+        StreamParts { window, bus, source, sound: Some(sound), room }
     };
     Ok(Streams::new(Box::new(make), config.commentary.clone(), engine, Arc::clone(metrics), shutdown.clone()))
 }
@@ -243,6 +252,7 @@ fn ingest_config(video: &VideoConfig, sources: &Sources) -> crate::ingest::Inges
         max_reconnect_delay: video.max_reconnect_delay,
         stall_timeout: video.stall_timeout,
         looping: video.looping,
+        sound: video.sound,
         rtsp_transport: match video.rtsp_transport {
             RtspTransport::Auto => Transport::Auto,
             RtspTransport::Tcp => Transport::Tcp,
@@ -258,7 +268,14 @@ fn ingest_config(video: &VideoConfig, sources: &Sources) -> crate::ingest::Inges
 }
 
 #[cfg(not(feature = "ingest"))]
-fn open_streams(_: &Config, _: &Sources, _: Arc<dyn Engine>, _: &Arc<Metrics>, _: &Shutdown) -> Result<Streams> {
+fn open_streams(
+    _: &Config,
+    _: &Sources,
+    _: Option<Rooms>,
+    _: Arc<dyn Engine>,
+    _: &Arc<Metrics>,
+    _: &Shutdown,
+) -> Result<Streams> {
     Err(Error::unavailable("ingest_not_built", "this build has no video sources")
         .hint("build with the feature `ingest`"))
 }

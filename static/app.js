@@ -9,6 +9,8 @@ import * as commentary from './page/commentary.js';
 import * as controls from './page/controls.js';
 import * as streams from './page/streams.js';
 import * as voice from './page/voice.js';
+import * as sourceSound from './page/source-sound.js';
+import * as webcam from './page/webcam.js';
 import './page/export.js';
 
 const POLL_MS = 5000;
@@ -21,6 +23,8 @@ function showStatus(status) {
   video.showSource(status.source, status.viewers);
   figures.showStatus(status);
   voice.showStatus(status);
+  sourceSound.showStatus(status);
+  webcam.showStatus(status);
 }
 
 // The door: the token, when the server asks for one. Without it there is nothing behind.

@@ -128,8 +128,13 @@ impl House {
             }
         });
         let handle = SourceHandle::new(commands, source.subscribe());
-        let parts =
-            Mutex::new(Some(StreamParts { window: Arc::clone(&window), bus: Arc::new(Bus::new()), source: handle }));
+        let parts = Mutex::new(Some(StreamParts {
+            window: Arc::clone(&window),
+            bus: Arc::new(Bus::new()),
+            source: handle,
+            sound: None,
+            room: None,
+        }));
         let (trigger, shutdown) = shutdown::pair();
         let metrics = Arc::new(Metrics::new());
         let streams = Streams::new(

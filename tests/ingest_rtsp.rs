@@ -145,6 +145,7 @@ async fn sound_alone_is_no_video() {
     let _server = rtsp_server(port, &[], launch);
     let rig = Rig::playing(&url(port)).await;
     let status = rig.until("refusal", 20.0, |s| s.retry_in_s.is_some_and(|s| s > 0.0)).await;
-    assert_eq!(status.fault, Some(SourceFault::Transport), "{status:?}");
+    assert_eq!(status.fault, Some(SourceFault::BadStream), "{status:?}");
+    assert!(status.message.as_deref().unwrap().contains("no video"), "{status:?}");
     rig.end().await;
 }

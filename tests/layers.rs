@@ -41,10 +41,15 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         &["error", "secret", "cancel", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source"];
     Some(match room {
         "error" | "secret" | "cancel" | "backoff" | "shutdown" | "frame" | "process" => WORDS,
-        "window" | "bus" | "metrics" | "source" | "thumbnail" => WORDS,
+        "window" | "bus" | "metrics" | "source" | "thumbnail" | "webcam" => WORDS,
         // What every listener lost is counted where it is lost.
         "audio" => &["error", "secret", "backoff", "shutdown", "frame", "metrics"],
-        "ingest" | "engine" | "models" => EDGE,
+        "engine" | "models" => EDGE,
+        // What passes between a LiveKit room and the decoder is in `webcam`; the source's own sound goes to `audio`.
+        "ingest" => &[
+            "error", "secret", "backoff", "shutdown", "frame", "window", "bus", "metrics", "source", "webcam", "audio",
+        ],
+        "livekit" => &["error", "secret", "backoff", "shutdown", "frame", "metrics", "audio", "webcam"],
         // Files through the one GGUF reader; llama.cpp through the engine's start.
         "speech" => &[
             "error", "secret", "cancel", "backoff", "shutdown", "frame", "bus", "metrics", "audio", "models", "engine",
@@ -61,6 +66,8 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "metrics",
             "source",
             "thumbnail",
+            "audio",
+            "webcam",
             "engine",
             "speech",
         ],
@@ -86,6 +93,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "thumbnail",
             // What the metrics say of the whole program.
             "process",
+            "webcam",
         ],
         "telemetry" => &["error", "secret"],
         "config" => &["error", "secret", "commentary", "engine", "window"],
@@ -114,8 +122,12 @@ fn rooms_use_only_those_below_them() {
 #[test]
 fn every_dependency_has_one_door() {
     let doors: &[(&str, &[&str])] = &[
-        ("gstreamer", &["ingest"]),
+        ("gstreamer", &["ingest", "livekit"]),
         ("gio::", &["ingest"]),
+        ("str0m", &["livekit"]),
+        ("livekit_signaling", &["livekit"]),
+        ("livekit_protocol", &["livekit"]),
+        ("jsonwebtoken", &["livekit"]),
         ("llama_cpp", &["engine", "speech"]),
         ("warp::", &["web"]),
         ("rustls::", &["web"]),

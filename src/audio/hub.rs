@@ -1,6 +1,6 @@
 //! Who listens to a stream's sound: every listener has a queue of its own, loses its oldest frames when it is too slow,
 //! and is told how much; nobody waits for it. For each of them, exactly: offered = sent + dropped + queued.
-//! Not here: where the sound comes from (`speech`), what a client gets of it (`web`).
+//! Not here: where the sound comes from (`speech`, `ingest`), what a client gets of it (`web`).
 
 use super::{FRAME_BYTES, FRAME_SAMPLES};
 use crate::metrics::{Metrics, StreamLabel};
@@ -71,13 +71,21 @@ pub enum Heard {
     Lagged(u64),
 }
 
-/// The sound of one stream.
+/// Whose sound it is, and so where it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Voice,
+    Source,
+}
+
+/// A sound of one stream.
 #[derive(Debug)]
 pub struct AudioHub {
     room: Mutex<Room>,
     count: watch::Sender<usize>,
     metrics: Arc<Metrics>,
     label: StreamLabel,
+    origin: Origin,
 }
 
 #[derive(Debug, Default)]
@@ -99,9 +107,19 @@ struct Seat {
 }
 
 impl AudioHub {
-    /// A hub without listeners.
+    /// A hub for the voice, without listeners.
     pub fn new(stream: &str, metrics: Arc<Metrics>) -> Self {
-        Self { room: Mutex::default(), count: watch::Sender::new(0), metrics, label: StreamLabel::new(stream) }
+        Self::of(Origin::Voice, stream, metrics)
+    }
+
+    /// A hub for the source's own sound, without listeners. Its frames with sound are offered as those of utterance 0.
+    pub fn of_source(stream: &str, metrics: Arc<Metrics>) -> Self {
+        Self::of(Origin::Source, stream, metrics)
+    }
+
+    fn of(origin: Origin, stream: &str, metrics: Arc<Metrics>) -> Self {
+        let label = StreamLabel::new(stream);
+        Self { room: Mutex::default(), count: watch::Sender::new(0), metrics, label, origin }
     }
 
     /// Offers a frame to everyone; `None` is silence. Its number.
@@ -137,6 +155,11 @@ impl AudioHub {
     /// How many listen, as it changes.
     pub fn listeners(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
+    }
+
+    /// True while somebody listens.
+    pub fn is_heard(&self) -> bool {
+        *self.count.borrow() > 0
     }
 
     /// Frames made so far; the clock that silence-filled sound is measured against.
@@ -188,18 +211,23 @@ impl AudioHub {
 
     fn tell_count(&self, room: &Room) {
         let listeners = room.seats.len();
-        self.metrics.audio_listeners.get_or_create(&self.label).set(i64::try_from(listeners).unwrap_or(i64::MAX));
+        let gauge = match self.origin {
+            Origin::Voice => &self.metrics.audio_listeners,
+            Origin::Source => &self.metrics.source_audio_listeners,
+        };
+        gauge.get_or_create(&self.label).set(i64::try_from(listeners).unwrap_or(i64::MAX));
         // Under the lock, so that the last word is the true one.
         self.count.send_replace(listeners);
     }
 
     fn count_samples(&self, offered: u64, sent: u64, dropped: u64) {
-        let counters = [
-            (&self.metrics.audio_samples, offered),
-            (&self.metrics.audio_samples_sent, sent),
-            (&self.metrics.audio_samples_dropped, dropped),
-        ];
-        for (counter, samples) in counters.into_iter().filter(|(_, samples)| *samples > 0) {
+        let m = &self.metrics;
+        let counters = match self.origin {
+            Origin::Voice => [&m.audio_samples, &m.audio_samples_sent, &m.audio_samples_dropped],
+            Origin::Source => [&m.source_audio_samples, &m.source_audio_samples_sent, &m.source_audio_samples_dropped],
+        };
+        for (counter, samples) in counters.into_iter().zip([offered, sent, dropped]).filter(|(_, samples)| *samples > 0)
+        {
             counter.get_or_create(&self.label).inc_by(samples);
         }
     }

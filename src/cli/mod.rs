@@ -78,6 +78,9 @@ fn configuration(arguments: RunArguments) -> Result<Config> {
     if let Some(token) = &config.server.api_token {
         secret::remember(token.expose());
     }
+    if let Some(livekit) = &config.livekit {
+        secret::remember(livekit.api_secret.expose());
+    }
     Ok(config)
 }
 

@@ -18,5 +18,5 @@ pub use answer::{Answer, says_nothing};
 pub use change::{Change, ChangeGate};
 pub use profiles::{PROFILES, Profile};
 pub use prompt::{History, prompt};
-pub use registry::{StreamParts, Streams, check_name};
+pub use registry::{RoomParts, StreamParts, Streams, check_name};
 pub use stream::{CommentaryState, CommentaryStatus, Settings, Stream, StreamStatus, check_instruction, find_profile};

@@ -1,6 +1,7 @@
 //! The set of all streams, by name. Not here: one stream's workings (`stream`, `cycle`).
 
 use super::stream::{Settings, Stream};
+use crate::audio::AudioHub;
 use crate::bus::Bus;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
@@ -8,9 +9,11 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::source::SourceHandle;
 use crate::speech::{Pacing, Speaker, Voice};
+use crate::webcam::RoomStatus;
 use crate::window::SharedWindow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// Most streams at once.
 pub const MAX_STREAMS: usize = 64;
@@ -20,6 +23,18 @@ pub struct StreamParts {
     pub window: Arc<SharedWindow>,
     pub bus: Arc<Bus>,
     pub source: SourceHandle,
+    /// The source's own sound, where there may be any.
+    pub sound: Option<Arc<AudioHub>>,
+    /// Its LiveKit room, where there is one.
+    pub room: Option<RoomParts>,
+}
+
+/// What a stream and its LiveKit room tell each other.
+pub struct RoomParts {
+    /// What the program is doing about the room.
+    pub status: watch::Receiver<RoomStatus>,
+    /// Called once with the stream's speaker, when it has one.
+    pub hear: Box<dyn FnOnce(&Speaker) + Send>,
 }
 
 /// Makes the parts of a stream of the given name. Called on the runtime.
@@ -90,10 +105,17 @@ impl Streams {
             )
             .hint("delete one first"));
         }
-        let StreamParts { window, bus, source } = (self.make)(name);
+        let StreamParts { window, bus, source, sound, room } = (self.make)(name);
         let (speaker, speaking) = self.voice.as_ref().map(|voice| self.speaker(name, voice, &bus)).unzip();
+        let room = room.map(|room| {
+            if let Some(speaker) = &speaker {
+                (room.hear)(speaker);
+            }
+            room.status
+        });
         let engine = self.engine.status();
-        let stream = Arc::new(Stream::new(Arc::from(name), &self.settings, bus, window, source, engine, speaker));
+        let stream = Stream::new(Arc::from(name), &self.settings, (bus, window), (source, sound), engine, speaker);
+        let stream = Arc::new(stream.with_room(room));
         let task = super::cycle::spawn(
             Arc::clone(&stream),
             Arc::clone(&self.engine),

@@ -2,18 +2,24 @@
 //! Not here: the loop itself (`cycle`), the set of all streams (`registry`).
 
 use super::profiles::{PROFILES, Profile};
+use crate::audio::AudioHub;
 use crate::bus::{Bus, Event};
 use crate::engine::{EngineState, EngineStatus, SamplingChoice};
 use crate::error::{Error, Kind, Result};
 use crate::process::Usage;
+use crate::secret::Secret;
 use crate::source::{AskedBy, SourceHandle, SourceState, SourceStatus};
 use crate::speech::{Speaker, SpeechStatus};
 use crate::thumbnail::Thumbnails;
+use crate::webcam::RoomStatus;
 use crate::window::{Pick, SharedWindow};
 use serde::Serialize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// What the status calls a browser's webcam, which comes through LiveKit.
+pub const WEBCAM: &str = "webcam";
 
 /// Longest instruction, bytes of UTF-8.
 pub const MAX_INSTRUCTION: usize = 2048;
@@ -79,6 +85,12 @@ pub struct CommentaryStatus {
 pub struct StreamStatus {
     pub stream: String,
     pub source: SourceStatus,
+    /// The last source that was no webcam, which [`Stream::resume`] opens; credentials removed.
+    pub previous_source: Option<String>,
+    /// The program is in the stream's LiveKit room.
+    pub livekit_connected: bool,
+    /// That room; `None` while LiveKit is off.
+    pub livekit: Option<RoomStatus>,
     pub commentary: CommentaryStatus,
     pub engine: EngineStatus,
     pub voice: SpeechStatus,
@@ -114,6 +126,15 @@ pub(super) struct Orders {
     pub serial: u64,
 }
 
+/// A source to go back to, with what may be shown of it.
+#[derive(Debug)]
+struct Previous {
+    source: Secret<String>,
+    /// Whoever goes back to it may do no more than who named it.
+    asked_by: AskedBy,
+    shown: String,
+}
+
 /// One stream. Cheap to share; everything it does goes through channels.
 #[derive(Debug)]
 pub struct Stream {
@@ -122,11 +143,15 @@ pub struct Stream {
     window: Arc<SharedWindow>,
     thumbnails: Thumbnails,
     source: SourceHandle,
+    sound: Option<Arc<AudioHub>>,
+    previous: Mutex<Option<Previous>>,
     orders: watch::Sender<Orders>,
     commentary: watch::Sender<CommentaryStatus>,
     engine: watch::Receiver<EngineStatus>,
     /// `None` when no voice was asked for.
     speaker: Option<Arc<Speaker>>,
+    /// `None` while LiveKit is off.
+    room: Option<watch::Receiver<RoomStatus>>,
     born: Instant,
 }
 
@@ -134,9 +159,8 @@ impl Stream {
     pub(super) fn new(
         name: Arc<str>,
         settings: &Settings,
-        bus: Arc<Bus>,
-        window: Arc<SharedWindow>,
-        source: SourceHandle,
+        (bus, window): (Arc<Bus>, Arc<SharedWindow>),
+        (source, sound): (SourceHandle, Option<Arc<AudioHub>>),
         engine: watch::Receiver<EngineStatus>,
         speaker: Option<Arc<Speaker>>,
     ) -> Self {
@@ -153,12 +177,20 @@ impl Stream {
             window,
             thumbnails: Thumbnails::default(),
             source,
+            sound,
+            previous: Mutex::default(),
             orders: watch::Sender::new(orders),
             commentary: watch::Sender::new(commentary),
             engine,
             speaker,
+            room: None,
             born: Instant::now(),
         }
+    }
+
+    /// The same, with its LiveKit room.
+    pub(super) fn with_room(self, room: Option<watch::Receiver<RoomStatus>>) -> Self {
+        Self { room, ..self }
     }
 
     /// The stream's name.
@@ -174,6 +206,16 @@ impl Stream {
     /// Who speaks it; `None` when no voice was asked for.
     pub fn speaker(&self) -> Option<&Arc<Speaker>> {
         self.speaker.as_ref()
+    }
+
+    /// The source's own sound; `None` where no source can have any.
+    pub fn source_sound(&self) -> Option<&Arc<AudioHub>> {
+        self.sound.as_ref()
+    }
+
+    /// The source as it is now.
+    pub fn source(&self) -> SourceStatus {
+        self.source.status().borrow().clone()
     }
 
     /// The pictures of its recent utterances.
@@ -196,6 +238,10 @@ impl Stream {
     pub async fn start_for(&self, source: &str, instruction: Option<&str>, asked_by: AskedBy) -> Result<()> {
         let instruction = instruction.map(check_instruction).transpose()?;
         self.source.start_for(source, asked_by).await?;
+        let shown = self.source.status().borrow().source.clone().unwrap_or_default();
+        if shown != WEBCAM {
+            *self.previous() = Some(Previous { source: Secret::new(source.to_owned()), asked_by, shown });
+        }
         self.orders.send_modify(|orders| {
             orders.running = true;
             orders.serial += 1;
@@ -205,6 +251,19 @@ impl Stream {
         });
         self.show_orders();
         Ok(())
+    }
+
+    /// Opens the last source again that was no webcam: after one, after a stop, or anew.
+    ///
+    /// # Errors
+    /// When there was none, or it is not acceptable any more.
+    pub async fn resume(&self) -> Result<()> {
+        let previous = self.previous().as_ref().map(|p| (p.source.clone(), p.asked_by));
+        let Some((source, asked_by)) = previous else {
+            return Err(Error::new(Kind::Conflict, "nothing_to_resume", "there is no earlier source to go back to")
+                .hint("start one with POST /api/start"));
+        };
+        self.start_for(source.expose(), None, asked_by).await
     }
 
     /// Closes the source and stops commenting. Doing it twice does no harm.
@@ -262,6 +321,7 @@ impl Stream {
         let wait = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs_f64();
         source.next_attempt_in_s = source.next_attempt.map(wait);
         let engine = self.engine.borrow().clone();
+        let livekit = self.room.as_ref().map(|room| room.borrow().clone());
         StreamStatus {
             stream: self.name.to_string(),
             capture_healthy: source.state == SourceState::Streaming,
@@ -271,6 +331,9 @@ impl Stream {
             frames: self.window.taken(),
             frames_dropped,
             source,
+            previous_source: self.previous().as_ref().map(|p| p.shown.clone()),
+            livekit_connected: livekit.as_ref().is_some_and(|room| room.connected),
+            livekit,
             commentary: self.commentary.borrow().clone(),
             engine,
             voice: self.speaker.as_ref().map_or_else(SpeechStatus::off, |speaker| speaker.status()),
@@ -281,6 +344,10 @@ impl Stream {
             uptime_s: self.born.elapsed().as_secs_f64(),
             process: Usage::now(self.engine.borrow().process),
         }
+    }
+
+    fn previous(&self) -> MutexGuard<'_, Option<Previous>> {
+        self.previous.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn orders(&self) -> watch::Receiver<Orders> {

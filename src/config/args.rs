@@ -45,7 +45,7 @@ pub enum Command {
 /// The arguments of `run`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArguments {
-    /// What to watch: rtsp://…, http://… (MJPEG, MP4, HLS), a file, /dev/video0 or a number, or test:smpte.
+    /// What to watch: rtsp://…, http://… (MJPEG, MP4, HLS), a file, /dev/video0 or a number, webcam, or test:smpte.
     pub source: Option<String>,
     /// YAML file with any of the options by their names in small letters, and `streams:` for several cameras.
     /// Default: vidette.yaml if there is one.
@@ -82,7 +82,7 @@ const ASK_LOG: &str = "What is logged: error, warn, info, debug or trace, or a t
 fn hide_what_only_run_needs(arg: Arg) -> Arg {
     let matters = match arg.get_help_heading() {
         Some("Watching") => matches!(arg.get_id().as_str(), "instruction" | "profile"),
-        Some("Video" | "Voice") => false,
+        Some("Video" | "Voice" | "LiveKit") => false,
         Some("Server") if arg.get_id() == "log" => return arg.help(ASK_LOG),
         Some("Server") => false,
         _ => true,

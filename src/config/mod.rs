@@ -2,12 +2,14 @@
 //! The only room that knows clap and reads the environment. Not here: what is done with the values.
 
 mod args;
+mod livekit;
 mod options;
 
 pub use args::{
     Arguments, AskArguments, BenchArguments, Command, ModelsArguments, PullArguments, RandomChoice, RunArguments,
     WeightChoice,
 };
+pub use livekit::LiveKitOptions;
 pub use options::{Options, StreamOptions};
 
 use crate::commentary::{PROFILES, Profile, Settings};
@@ -67,6 +69,8 @@ pub struct VideoConfig {
     pub media_dir: PathBuf,
     /// Clients of the API may name addresses of private networks.
     pub private_sources: bool,
+    /// The source's own sound is offered.
+    pub sound: bool,
     pub rtsp_transport: RtspTransport,
     pub decoder: Decoder,
     pub reconnect_delay: Duration,
@@ -163,6 +167,8 @@ pub struct Config {
     pub commentary: Settings,
     /// `None` when it is off.
     pub voice: Option<VoiceConfig>,
+    /// `None` when it is off.
+    pub livekit: Option<LiveKitOptions>,
     pub server: ServerConfig,
     pub log: String,
 }
@@ -220,6 +226,7 @@ impl Config {
             streams: BTreeMap::new(),
             server_host: None,
             api_token: None,
+            livekit_enabled: None,
             log: options.log.or_else(|| Some("warn".to_owned())),
             ..options
         };
@@ -264,6 +271,7 @@ impl Config {
                 looping: !o.no_loop.unwrap_or(false),
                 media_dir: o.media_dir.clone().unwrap_or_else(|| PathBuf::from("media")),
                 private_sources: o.allow_private_sources.unwrap_or(true),
+                sound: !o.no_source_audio.unwrap_or(false),
                 rtsp_transport: one_of(
                     "RTSP_TRANSPORT",
                     o.rtsp_transport.as_deref().unwrap_or("auto"),
@@ -300,6 +308,7 @@ impl Config {
             },
             commentary,
             voice: voice(&o, environment)?,
+            livekit: livekit::livekit(&o, environment)?,
             server: server(&o, environment)?,
             log: o.log.clone().unwrap_or_else(|| "info".to_owned()),
         })

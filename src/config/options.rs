@@ -159,6 +159,9 @@ options! {
     /// Let the API and the page open addresses of this machine and of private networks, where most cameras are. Default: true
     {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
     allow_private_sources: bool = "ALLOW_PRIVATE_SOURCES",
+    /// Leave the source's own sound alone: it is neither fetched nor offered. Default: false
+    {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Video")}
+    no_source_audio: bool = "NO_SOURCE_AUDIO",
     /// RTP over tcp, udp, or auto (TCP first, then UDP when the server refuses it). Default: auto
     {arg(value_name = "HOW", help_heading = "Video")}
     rtsp_transport: String = "RTSP_TRANSPORT",
@@ -174,6 +177,28 @@ options! {
     /// Seconds without a frame after which a source counts as stalled. Default: 5
     {arg(value_name = "SECONDS", help_heading = "Video")}
     stall_timeout: f64 = "STALL_TIMEOUT",
+
+    /// Take browsers' cameras through a LiveKit server, as the source `webcam`. Default: false
+    {arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "LiveKit")}
+    livekit_enabled: bool = "LIVEKIT_ENABLED",
+    /// Address of the LiveKit server, ws:// or wss://. Default: none
+    {arg(value_name = "URL", help_heading = "LiveKit")}
+    livekit_url: String = "LIVEKIT_URL",
+    /// The same address as browsers reach it, where it is another one. Default: LIVEKIT_URL
+    {arg(value_name = "URL", help_heading = "LiveKit")}
+    livekit_public_url: String = "LIVEKIT_PUBLIC_URL",
+    /// The server's API key; `make livekit-keys` makes one with its secret. Default: none
+    {arg(value_name = "KEY", help_heading = "LiveKit")}
+    livekit_api_key: String = "LIVEKIT_API_KEY",
+    /// The key's secret, at least 32 characters; better given by the environment than on the command line. Default: none
+    {arg(value_name = "SECRET", help_heading = "LiveKit")}
+    livekit_api_secret: String = "LIVEKIT_API_SECRET",
+    /// What the rooms' names begin with. Default: made from the secret, so that nobody can guess it
+    {arg(value_name = "TEXT", help_heading = "LiveKit")}
+    livekit_room_prefix: String = "LIVEKIT_ROOM_PREFIX",
+    /// Seconds that the program stays in a room without people. Default: 600
+    {arg(value_name = "SECONDS", help_heading = "LiveKit")}
+    livekit_empty_grace: f64 = "LIVEKIT_EMPTY_GRACE",
 
     /// Address to listen on. Default: 127.0.0.1
     {arg(value_name = "ADDRESS", help_heading = "Server")}

@@ -67,6 +67,8 @@ pub struct IngestConfig {
     pub decoder: DecoderChoice,
     /// Threads of a software decoder; 0 lets it choose. More than one adds frames of delay.
     pub decoder_threads: u32,
+    /// The source's own sound is taken as well, and decoded while somebody listens.
+    pub sound: bool,
     /// Largest picture that is decoded, in pixels (width × height).
     pub max_pixels: u64,
 }
@@ -91,6 +93,7 @@ impl Default for IngestConfig {
             rtsp_latency: Duration::from_millis(200),
             decoder: DecoderChoice::Auto,
             decoder_threads: 1,
+            sound: true,
             max_pixels: 8192 * 8192,
         }
     }

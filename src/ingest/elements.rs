@@ -13,8 +13,11 @@ const LIBAV: &str = "gstreamer1.0-libav";
 const CORE: &str = "libgstreamer1.0-0";
 
 /// Every element that this module may ask for, and the Debian package that brings it.
-const PACKAGES: [(&str, &str); 24] = [
+const PACKAGES: [(&str, &str); 29] = [
     ("appsink", BASE),
+    ("appsrc", BASE),
+    ("audioconvert", BASE),
+    ("audioresample", BASE),
     ("avdec_h264", LIBAV),
     ("avdec_h265", LIBAV),
     ("capsfilter", CORE),
@@ -38,6 +41,8 @@ const PACKAGES: [(&str, &str); 24] = [
     ("videoflip", GOOD),
     ("videoscale", BASE),
     ("videotestsrc", BASE),
+    ("vp8dec", GOOD),
+    ("vp9dec", GOOD),
 ];
 
 /// An element that is not installed.

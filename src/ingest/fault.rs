@@ -44,7 +44,7 @@ impl Failure {
     pub(super) fn connect_timeout(spec: &SourceSpec, seconds: f64) -> Self {
         let hint = match spec {
             SourceSpec::Rtsp(_) | SourceSpec::Http(_) => "; check that it is switched on and reachable",
-            SourceSpec::File(_) | SourceSpec::Device(_) | SourceSpec::Test(_) => "",
+            SourceSpec::File(_) | SourceSpec::Device(_) | SourceSpec::Test(_) | SourceSpec::Webcam => "",
         };
         let message = format!("{} gave no picture within {seconds} s{hint}", subject(spec));
         Self::new(SourceFault::ConnectTimeout, message)
@@ -131,7 +131,7 @@ fn classify(spec: &SourceSpec, error: &GstError, missing_plugin: bool) -> Source
             _ => match spec {
                 SourceSpec::Device(_) => SourceFault::Device,
                 SourceSpec::Rtsp(_) | SourceSpec::Http(_) => SourceFault::Network,
-                SourceSpec::File(_) | SourceSpec::Test(_) => SourceFault::Other,
+                SourceSpec::File(_) | SourceSpec::Test(_) | SourceSpec::Webcam => SourceFault::Other,
             },
         };
     }
@@ -157,6 +157,7 @@ pub(super) fn subject(spec: &SourceSpec) -> String {
         SourceSpec::File(_) => format!("the file {spec}"),
         SourceSpec::Device(_) => format!("the device {spec}"),
         SourceSpec::Test(_) => format!("the test picture {spec}"),
+        SourceSpec::Webcam => "the camera in the LiveKit room".to_owned(),
     }
 }
 

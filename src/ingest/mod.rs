@@ -1,4 +1,5 @@
-//! Video in: one source string becomes numbered RGB frames for the model and JPEGs for viewers, kept alive by itself.
+//! Video in: one source string becomes numbered RGB frames for the model and JPEGs for viewers, kept alive by itself;
+//! and the source's own sound for those who listen.
 //! Not here: how many frames are kept (`window`), who watches (`bus`), what the pictures mean (`commentary`).
 //!
 //! GStreamer enters the program through this door only. [`spec`] says what a source string may be, `pipeline` builds
@@ -18,6 +19,7 @@ mod pulse;
 mod redact;
 mod session;
 mod setup;
+mod sound;
 pub mod spec;
 mod states;
 mod supervisor;
@@ -30,4 +32,4 @@ pub use pattern::{PATTERNS, TestPattern};
 pub use policy::{Files, Policy};
 pub use setup::init;
 pub use spec::{NetSource, SourceSpec};
-pub use supervisor::spawn;
+pub use supervisor::{spawn, spawn_with_sound};

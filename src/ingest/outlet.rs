@@ -1,6 +1,8 @@
 //! Where pictures leave: numbers them, counts them, and hands them to the stream's window and bus.
 //! Not here: making them (`pipeline`).
 
+use super::sound::Sound;
+use crate::audio::AudioHub;
 use crate::bus::Bus;
 use crate::frame::{Frame, Jpeg};
 use crate::metrics::{Metrics, StreamLabel};
@@ -28,6 +30,7 @@ pub(super) struct Picture {
 pub(super) struct Outlet {
     window: Arc<SharedWindow>,
     bus: Arc<Bus>,
+    sound: Sound,
     metrics: Arc<Metrics>,
     label: StreamLabel,
     door: Mutex<Door>,
@@ -42,14 +45,21 @@ struct Door {
 }
 
 impl Outlet {
-    pub(super) fn new(stream: &str, window: Arc<SharedWindow>, bus: Arc<Bus>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        stream: &str,
+        window: Arc<SharedWindow>,
+        bus: Arc<Bus>,
+        hub: Arc<AudioHub>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let label = StreamLabel::new(stream);
         // Made here, so that they are shown as zero before anything came.
         for family in [&metrics.frames, &metrics.frames_dropped, &metrics.jpegs] {
             drop(family.get_or_create(&label));
         }
         let ring_dropped = window.level().2;
-        Self { window, bus, metrics, label, door: Mutex::new(Door { ring_dropped, ..Door::default() }) }
+        let sound = Sound::new(hub, Arc::clone(&metrics), label.clone());
+        Self { window, bus, sound, metrics, label, door: Mutex::new(Door { ring_dropped, ..Door::default() }) }
     }
 
     /// From now on only `session` may deliver.
@@ -68,11 +78,26 @@ impl Outlet {
         door.open_for = None;
         self.window.clear();
         self.bus.clear_picture();
+        self.sound.clear();
     }
 
     /// True while somebody watches, so that JPEGs are wanted.
     pub(super) fn is_watched(&self) -> bool {
         self.bus.viewers() > 0
+    }
+
+    /// The source's sound, for who paces it.
+    pub(super) fn sound(&self) -> &Sound {
+        &self.sound
+    }
+
+    /// Takes samples of 48 kHz, one channel. False when the session may not deliver any more.
+    pub(super) fn hear(&self, session: SessionId, samples: &[i16]) -> bool {
+        let open = self.lock().open_for == Some(session);
+        if open {
+            self.sound.push(samples);
+        }
+        open
     }
 
     /// Puts a frame into the window. False when the session may not deliver any more.
@@ -127,7 +152,8 @@ mod tests {
     fn only_the_open_session_delivers_and_numbers_go_on() {
         let window = Arc::new(SharedWindow::new(Bounds { frames: 1, bytes: 100 }));
         let (bus, metrics) = (Arc::new(Bus::new()), Arc::new(Metrics::new()));
-        let outlet = Outlet::new("main", Arc::clone(&window), Arc::clone(&bus), Arc::clone(&metrics));
+        let hub = Arc::new(AudioHub::of_source("main", Arc::clone(&metrics)));
+        let outlet = Outlet::new("main", Arc::clone(&window), Arc::clone(&bus), hub, Arc::clone(&metrics));
         assert!(!outlet.frame(SessionId(1), picture()));
         outlet.open_for(SessionId(1));
         assert!(outlet.frame(SessionId(1), picture()));

@@ -15,6 +15,8 @@ pub(super) struct Pulse {
     delivered: AtomicBool,
     hls: AtomicBool,
     facts: Mutex<Facts>,
+    /// When the newest picture of a paced source was due, and its running time.
+    shown: Mutex<Option<(Instant, Duration)>>,
     closing: Mutex<bool>,
     closed: Condvar,
 }
@@ -29,6 +31,8 @@ pub(super) struct Facts {
     pub(super) decoder: Option<String>,
     /// It works on hardware.
     pub(super) hardware: bool,
+    /// It has sound that can be had.
+    pub(super) sound: bool,
 }
 
 impl Pulse {
@@ -39,6 +43,7 @@ impl Pulse {
             delivered: AtomicBool::new(false),
             hls: AtomicBool::new(false),
             facts: Mutex::default(),
+            shown: Mutex::new(None),
             closing: Mutex::new(false),
             closed: Condvar::new(),
         }
@@ -82,6 +87,20 @@ impl Pulse {
     pub(super) fn set_decoder(&self, name: &str, hardware: bool) {
         let mut facts = self.lock_facts();
         (facts.decoder, facts.hardware) = (Some(name.to_owned()), hardware);
+    }
+
+    pub(super) fn set_sound(&self, sound: bool) {
+        self.lock_facts().sound = sound;
+    }
+
+    /// Notes that a picture of a paced source goes on now.
+    pub(super) fn set_shown(&self, now: Instant, running: Duration) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, running));
+    }
+
+    /// When the newest picture of a paced source went on, and its running time.
+    pub(super) fn shown(&self) -> Option<(Instant, Duration)> {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn facts(&self) -> Facts {

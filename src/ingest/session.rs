@@ -30,6 +30,7 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(500);
 const HLS_STALL: Duration = Duration::from_secs(20);
 /// A file may rest on a slow disk, or on one picture.
 const FILE_STALL: Duration = Duration::from_secs(30);
+const FOREVER: Duration = Duration::MAX;
 /// An error of an HTTP source may be followed by where it redirects to.
 const REDIRECT_FOLLOWS: Duration = Duration::from_millis(500);
 
@@ -100,9 +101,19 @@ impl Session {
         Ok(Self { plan, pulse, outlet, notices, jobs, closed, started })
     }
 
+    /// The signs of life of its pipeline.
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
     /// What is known of the stream.
     pub(super) fn facts(&self) -> Facts {
         self.pulse.facts()
+    }
+
+    /// True once a picture came.
+    pub(super) fn has_delivered(&self) -> bool {
+        self.pulse.has_delivered()
     }
 
     /// Watches the connection until it ends. Dropping the future is safe: nothing in it is half done.
@@ -267,6 +278,8 @@ impl Watch {
     ) -> Option<End> {
         let patience = match spec {
             SourceSpec::File(_) => self.stall_timeout.max(FILE_STALL),
+            // It is alive while the room says so; the supervisor looks after it.
+            SourceSpec::Webcam => FOREVER,
             _ if pulse.is_hls() => self.stall_timeout.max(HLS_STALL),
             _ => self.stall_timeout,
         };
@@ -286,7 +299,9 @@ impl Watch {
         match silent {
             Some(silent) if silent > patience => End::Failed(Failure::stalled(spec, silent.as_secs_f64())).into(),
             // HLS must fetch a playlist and a whole piece before the first picture.
-            None if now.saturating_duration_since(self.started) > self.connect_patience(pulse) => {
+            None if patience != FOREVER
+                && now.saturating_duration_since(self.started) > self.connect_patience(pulse) =>
+            {
                 End::Failed(Failure::connect_timeout(spec, self.connect_patience(pulse).as_secs_f64())).into()
             }
             _ => None,

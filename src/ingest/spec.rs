@@ -25,7 +25,12 @@ pub enum SourceSpec {
     Device(PathBuf),
     /// A painted picture.
     Test(TestPattern),
+    /// The camera of somebody in the stream's LiveKit room.
+    Webcam,
 }
+
+/// The source strings that mean [`SourceSpec::Webcam`].
+const WEBCAM: [&str; 3] = ["webcam", "livekit", "livekit:"];
 
 /// An address with its credentials apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +57,9 @@ impl SourceSpec {
         if text.chars().any(char::is_control) {
             return Err(bad("the source has a control character in it (a line break, a tab or a NUL)"));
         }
+        if WEBCAM.contains(&text) {
+            return Ok(Self::Webcam);
+        }
         if text.bytes().all(|b| b.is_ascii_digit()) {
             return device(PathBuf::from(format!("/dev/video{text}")), policy);
         }
@@ -74,7 +82,7 @@ impl SourceSpec {
     pub(super) fn net(&self) -> Option<&NetSource> {
         match self {
             Self::Rtsp(net) | Self::Http(net) => Some(net),
-            Self::File(_) | Self::Device(_) | Self::Test(_) => None,
+            Self::File(_) | Self::Device(_) | Self::Test(_) | Self::Webcam => None,
         }
     }
 }
@@ -85,12 +93,13 @@ impl fmt::Display for SourceSpec {
             Self::Rtsp(net) | Self::Http(net) => net.url.fmt(f),
             Self::File(path) | Self::Device(path) => path.display().fmt(f),
             Self::Test(pattern) => write!(f, "test:{pattern}"),
+            Self::Webcam => f.write_str("webcam"),
         }
     }
 }
 
 pub(super) const FORMS: &str =
-    "give rtsp://…, rtsps://…, http://…, https://…, a file path, /dev/videoN or N, or test:PATTERN";
+    "give rtsp://…, rtsps://…, http://…, https://…, a file path, /dev/videoN or N, webcam, or test:PATTERN";
 
 pub(super) fn bad(message: &str) -> Error {
     Error::invalid("bad_source", message)

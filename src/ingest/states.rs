@@ -105,6 +105,11 @@ impl Course {
         Next::After(if is_lasting(loss.fault) { self.backoff.max() } else { wait })
     }
 
+    /// Connected still, but no pictures come for a while.
+    pub(super) fn quiet(&mut self) {
+        self.state = SourceState::Stalled;
+    }
+
     /// The source played to its end and is not to start again.
     pub(super) fn ended(&mut self) {
         self.state = SourceState::Ended;

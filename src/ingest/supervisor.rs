@@ -1,5 +1,7 @@
 //! The task that keeps one stream's source alive: takes commands, connects, waits, connects again, tells the status.
-//! Not here: the rules of it (`states`), one connection (`session`).
+//! Not here: the rules of it (`states`), one connection (`session`), a camera in a room (`webcam`).
+
+mod webcam;
 
 use super::config::IngestConfig;
 use super::fault::{Failure, subject};
@@ -10,12 +12,14 @@ use super::policy::Policy;
 use super::session::{End, Progress, Session};
 use super::spec::{NetSource, SourceSpec};
 use super::states::{Course, Loss, Next};
+use crate::audio::AudioHub;
 use crate::bus::Bus;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::metrics::{Metrics, StreamLabel};
 use crate::secret::SafeUrl;
 use crate::shutdown::Shutdown;
 use crate::source::{AskedBy, COMMANDS, SourceCommand, SourceFault, SourceHandle, SourceState, SourceStatus};
+use crate::webcam::Camera;
 use crate::window::SharedWindow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -29,27 +33,53 @@ const HOPS: usize = 5;
 const REOPEN: Duration = Duration::from_millis(500);
 
 /// Starts the supervisor of the stream `name`. It ends with `shutdown`, its pipeline closed, or when all handles are
-/// dropped. Call it within a tokio runtime, after [`super::init`].
+/// dropped. `camera` brings the pictures of the source `webcam`, which is refused without it. Call it within a tokio
+/// runtime, after [`super::init`].
 pub fn spawn(
     name: &str,
     config: IngestConfig,
     window: Arc<SharedWindow>,
     bus: Arc<Bus>,
     metrics: Arc<Metrics>,
+    camera: Option<Camera>,
+    shutdown: Shutdown,
+) -> (SourceHandle, JoinHandle<()>) {
+    let sound = Arc::new(AudioHub::of_source(name, Arc::clone(&metrics)));
+    spawn_with_sound(name, config, window, (bus, sound), metrics, camera, shutdown)
+}
+
+/// The same, with the source's own sound for those who listen to `sound`, which ends with the supervisor.
+pub fn spawn_with_sound(
+    name: &str,
+    config: IngestConfig,
+    window: Arc<SharedWindow>,
+    (bus, sound): (Arc<Bus>, Arc<AudioHub>),
+    metrics: Arc<Metrics>,
+    camera: Option<Camera>,
     shutdown: Shutdown,
 ) -> (SourceHandle, JoinHandle<()>) {
     // Senders wait when it is full.
     let (commands_in, commands) = mpsc::channel(COMMANDS);
     let (status, status_out) = watch::channel(SourceStatus::default());
     let config = Arc::new(config);
-    let orders = Orders { commands, shutdown, config: Arc::clone(&config) };
+    let orders = Orders { commands, shutdown, config: Arc::clone(&config), webcam: camera.is_some() };
+    let outlet = Arc::new(Outlet::new(name, window, bus, sound, Arc::clone(&metrics)));
     let supervisor = Supervisor {
-        outlet: Arc::new(Outlet::new(name, window, bus, Arc::clone(&metrics))),
+        outlet: Arc::clone(&outlet),
         board: Board::new(name, status, metrics),
+        sound: config.sound,
+        delivered: false,
         config,
         sessions: 0,
+        camera,
     };
-    (SourceHandle::new(commands_in, status_out), tokio::spawn(supervisor.run(orders)))
+    let task = async move {
+        tokio::select! {
+            () = supervisor.run(orders) => {}
+            () = outlet.sound().play() => {}
+        }
+    };
+    (SourceHandle::new(commands_in, status_out), tokio::spawn(task))
 }
 
 /// What the supervisor is told from outside.
@@ -72,6 +102,8 @@ struct Orders {
     commands: mpsc::Receiver<SourceCommand>,
     shutdown: Shutdown,
     config: Arc<IngestConfig>,
+    /// There is a room whose camera can be taken.
+    webcam: bool,
 }
 
 impl Orders {
@@ -102,6 +134,10 @@ impl Orders {
     fn understand(&self, source: &str, asked_by: AskedBy) -> Result<(SourceSpec, Box<Course>)> {
         let policy = self.config.policy_for(asked_by);
         let spec = SourceSpec::parse(source, policy)?;
+        if spec == SourceSpec::Webcam && !self.webcam {
+            return Err(Error::unavailable("livekit_off", "the source webcam needs LiveKit, which is off")
+                .hint("set LIVEKIT_ENABLED=true with LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET"));
+        }
         if let (SourceSpec::File(file), AskedBy::Client) = (&spec, asked_by)
             && let Err(error) = policy.check_file(file)
             && error.kind == Kind::Denied
@@ -118,6 +154,11 @@ struct Supervisor {
     board: Board,
     config: Arc<IngestConfig>,
     sessions: u64,
+    /// The source's sound is asked for as well.
+    sound: bool,
+    /// The newest connection gave a picture.
+    delivered: bool,
+    camera: Option<Camera>,
 }
 
 impl Supervisor {
@@ -136,7 +177,19 @@ impl Supervisor {
                     self.outlet.clear();
                     self.board.started(&spec);
                     let _the_caller_may_have_left = reply.send(Ok(()));
-                    self.keep(&spec, asked_by, *course, &mut orders).await
+                    match (spec, self.camera.take()) {
+                        (SourceSpec::Webcam, Some(mut camera)) => {
+                            camera.want(true);
+                            let order = self.keep_webcam(&mut camera, *course, &mut orders).await;
+                            camera.want(false);
+                            self.camera = Some(camera);
+                            order
+                        }
+                        (spec, camera) => {
+                            self.camera = camera;
+                            self.keep(&spec, asked_by, *course, &mut orders).await
+                        }
+                    }
                 }
             };
         }
@@ -146,6 +199,7 @@ impl Supervisor {
 
     /// Keeps `spec` alive until the next order.
     async fn keep(&mut self, spec: &SourceSpec, asked_by: AskedBy, mut course: Course, orders: &mut Orders) -> Order {
+        self.sound = self.config.sound;
         loop {
             course.connect();
             self.board.show(&course);
@@ -161,6 +215,9 @@ impl Supervisor {
                 }
                 Outcome::Again => REOPEN,
                 Outcome::Lost(failure, loss) => {
+                    if self.config.sound && loss.rtsp && !self.delivered && may_be_the_sound(failure.fault) {
+                        self.sound = !self.sound;
+                    }
                     let next = course.lost(loss, random());
                     self.board.failed(&course, &failure, next);
                     match next {
@@ -200,6 +257,8 @@ impl Supervisor {
                 asked_by,
                 udp: course.udp(),
                 hardware: course.hardware(),
+                sound: self.sound,
+                feed: None,
             };
             match self.connect(plan, course, orders).await? {
                 (End::Redirected { location }, _) => {
@@ -220,6 +279,7 @@ impl Supervisor {
     /// One connection, closed again when it has ended or an order has come.
     async fn connect(&mut self, plan: Plan, course: &mut Course, orders: &mut Orders) -> Result<(End, bool), Order> {
         self.sessions += 1;
+        self.delivered = false;
         let mut session = match Session::start(SessionId(self.sessions), plan, Arc::clone(&self.outlet)) {
             Ok(session) => session,
             Err(error) => return Ok((End::Failed(Failure::from_error(&error)), false)),
@@ -237,11 +297,18 @@ impl Supervisor {
             self.board.stalled(failure);
         }
         let hardware = session.facts().hardware;
+        self.delivered = session.has_delivered();
         if !session.close(self.config.close_timeout).await {
             self.board.abandoned();
         }
         end.map(|end| (end, hardware))
     }
+}
+
+/// A camera may refuse what it offers: then its video is tried without its sound, in turns.
+fn may_be_the_sound(fault: SourceFault) -> bool {
+    use SourceFault as F;
+    !matches!(fault, F::Network | F::Auth | F::NotFound | F::Ended | F::Forbidden)
 }
 
 /// How an attempt ended.
@@ -398,6 +465,7 @@ impl Board {
             status.state = course.state();
             (status.message, status.fault, status.retry_in_s, status.next_attempt) = (None, None, None, None);
             (status.width, status.height) = (facts.width, facts.height);
+            status.audio = facts.sound;
             status.decoder.clone_from(&facts.decoder);
             status.attempt = course.attempts();
             status.reconnects = course.reconnects();

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Kind};
 use serde::Serialize;
-use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use warp::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use warp::http::{HeaderMap, StatusCode};
 
 /// What a handler gives to warp.
@@ -108,20 +108,30 @@ pub(super) fn typed(status: StatusCode, media_type: &'static str, body: bytes::B
     response
 }
 
-const ALWAYS: [(&str, &str); 5] = [
-    (
-        "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; \
-         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+const ALWAYS: [(&str, &str); 4] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
     ("cross-origin-resource-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
 ];
 
+/// What a page from here may do; `connect` are further origins that it may talk to.
+pub(super) fn page_policy(connect: &[String]) -> HeaderValue {
+    let policy = |connect: &str| {
+        format!(
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; \
+             connect-src 'self'{connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+    };
+    let origins: String = connect.iter().map(|origin| format!(" {origin}")).collect();
+    HeaderValue::try_from(policy(&origins))
+        .or_else(|_| HeaderValue::try_from(policy("")))
+        .unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
 /// Puts on what every answer carries. What a handler said about caching stays.
-pub(super) fn dress(headers: &mut HeaderMap) {
+pub(super) fn dress(headers: &mut HeaderMap, page_policy: &HeaderValue) {
+    headers.insert(CONTENT_SECURITY_POLICY, page_policy.clone());
     for (name, value) in ALWAYS {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }

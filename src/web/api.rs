@@ -7,13 +7,14 @@ use crate::bus::Utterance;
 use crate::commentary::{Stream, StreamStatus};
 use crate::error::Error;
 use crate::source::AskedBy;
+use crate::webcam::NoTicket;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json as object;
 use std::sync::Arc;
 use std::time::Duration;
 use warp::http::StatusCode;
-use warp::http::header::SET_COOKIE;
+use warp::http::header::{HeaderValue, RETRY_AFTER, SET_COOKIE};
 
 /// How long a wrong token waits for its answer, so that guessing is slow.
 pub(super) const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(250);
@@ -56,6 +57,14 @@ pub(super) async fn stop(name: Option<String>, face: Arc<Face>, body: Bytes) -> 
     let [] = fields(&body, [])?;
     let stream = find(&face, name.as_deref())?;
     stream.stop().await?;
+    told(StatusCode::OK, &stream)
+}
+
+/// Back to the last source that was no webcam.
+pub(super) async fn resume(name: Option<String>, face: Arc<Face>, body: Bytes) -> Answer {
+    let [] = fields(&body, [])?;
+    let stream = find(&face, name.as_deref())?;
+    stream.resume().await?;
     told(StatusCode::OK, &stream)
 }
 
@@ -106,6 +115,31 @@ pub(super) async fn delete(name: String, face: Arc<Face>, body: Bytes) -> Answer
     let mut response = super::answer::Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
+}
+
+/// A ticket to the stream's LiveKit room.
+pub(super) async fn ticket(name: Option<String>, face: Arc<Face>, body: Bytes) -> Answer {
+    let [] = fields(&body, [])?;
+    let stream = find(&face, name.as_deref())?;
+    let Some(tickets) = &face.config.tickets else {
+        return Err(Error::unavailable("livekit_off", "LiveKit is off, so there is no room to join")
+            .hint("set LIVEKIT_ENABLED=true with LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET")
+            .into());
+    };
+    match tickets.ticket(stream.name()) {
+        Ok(ticket) => Ok(json(StatusCode::OK, &ticket)),
+        Err(NoTicket::Failed(error)) => Err(error.into()),
+        Err(NoTicket::TooMany(wait)) => {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            let refusal = Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_tokens",
+                "too many tokens were asked for in a short time",
+                &format!("ask again in {seconds} s"),
+            );
+            Err(refusal.with_header(RETRY_AFTER, HeaderValue::from(seconds.max(1))))
+        }
+    }
 }
 
 /// Turns the token into a cookie.

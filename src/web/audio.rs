@@ -1,13 +1,14 @@
-//! `GET /api/audio-stream`: the voice as raw PCM or as a WAV without end, frame by frame as the stream's clock makes it.
-//! Not here: the clock and the silence between utterances (`speech`), what slow listeners lose (`audio`), the deadline
-//! of a client that does not read (`deadline`).
+//! `GET /api/audio-stream` and `GET /api/source-audio`: the voice, and the source's own sound, as raw PCM or as a WAV
+//! without end, frame by frame as the stream's clock makes it. Not here: the clock and the silence between utterances
+//! (`speech`, `ingest`), what slow listeners lose (`audio`), the deadline of a client that does not read (`deadline`).
 
-use super::answer::{Answer, Refusal};
+use super::answer::{Answer, Refusal, Response};
 use super::api::find;
 use super::server::Face;
-use crate::audio::{AudioListener, Heard, SAMPLE_RATE, Wants};
+use crate::audio::{AudioHub, AudioListener, Heard, SAMPLE_RATE, Wants};
 use crate::error::Error;
 use crate::shutdown::Shutdown;
+use crate::source::SourceState;
 use bytes::Bytes;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,9 +31,33 @@ pub(super) async fn stream(name: Option<String>, face: Arc<Face>, query: String)
         let off = Error::unavailable("voice_off", "the voice is off");
         return Err(off.hint("start the program with ENABLE_TTS=true to hear the commentary").into());
     };
-    let listener = speaker.hub().listen(if form.silence { Wants::Everything } else { Wants::Speech });
-    let id = listener.id();
+    let hub = Arc::clone(speaker.hub());
     drop(stream);
+    Ok(answer(&hub, &form, &face))
+}
+
+/// The source's own sound, in the same forms; silence is the time in which none came.
+pub(super) async fn source(name: Option<String>, face: Arc<Face>, query: String) -> Answer {
+    let form = form(&query)?;
+    let stream = find(&face, name.as_deref())?;
+    let (status, hub) = (stream.source(), stream.source_sound().cloned());
+    drop(stream);
+    match hub.filter(|_| status.audio) {
+        Some(hub) => Ok(answer(&hub, &form, &face)),
+        None => Err(silent(status.state).into()),
+    }
+}
+
+fn silent(state: SourceState) -> Error {
+    let playing = matches!(state, SourceState::Streaming | SourceState::Stalled);
+    let message = if playing { "the source has no sound" } else { "no source with sound is playing" };
+    let hint = "see source.audio of GET /api/status; with NO_SOURCE_AUDIO=true no sound of sources is offered";
+    Error::not_found("source_silent", message).hint(hint)
+}
+
+fn answer(hub: &Arc<AudioHub>, form: &Form, face: &Face) -> Response {
+    let listener = hub.listen(if form.silence { Wants::Everything } else { Wants::Speech });
+    let id = listener.id();
     let feed = Feed { header: form.wav.then(wav_header), listener, shutdown: face.shutdown.clone() };
     let body = futures_util::stream::unfold(feed, |mut feed| async move {
         let piece = feed.next().await?;
@@ -51,7 +76,7 @@ pub(super) async fn stream(name: Option<String>, face: Arc<Face>, query: String)
     ] {
         response.headers_mut().insert(name, value);
     }
-    Ok(response)
+    response
 }
 
 fn form(query: &str) -> Result<Form, Refusal> {

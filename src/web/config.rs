@@ -2,6 +2,8 @@
 
 use super::tls::Tls;
 use crate::secret::Secret;
+use crate::webcam::Tickets;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Limits and permissions of the HTTP server. `Default` is fit for a server on loopback.
@@ -32,6 +34,8 @@ pub struct WebConfig {
     pub frame_wait: Duration,
     /// Time that open connections get to end after the shutdown's signal.
     pub stop_grace: Duration,
+    /// Who makes tickets to streams' LiveKit rooms; `None` while LiveKit is off.
+    pub tickets: Option<Arc<dyn Tickets>>,
 }
 
 impl Default for WebConfig {
@@ -49,6 +53,7 @@ impl Default for WebConfig {
             keep_alive: Duration::from_secs(15),
             frame_wait: Duration::from_secs(3),
             stop_grace: Duration::from_secs(3),
+            tickets: None,
         }
     }
 }

@@ -60,6 +60,8 @@ pub const ROUTES: &[Route] = &[
     open("/app.js"),
     open("/style.css"),
     open("/page/{file}"),
+    open("/vendor/livekit-client.js"),
+    open("/licences"),
     open("/live"),
     open("/ready"),
     Route { method: "POST", path: "/api/session", access: Access::Public, body: Body::Required },
@@ -67,12 +69,15 @@ pub const ROUTES: &[Route] = &[
     get("/openapi.json"),
     with_body("POST", "/api/start", Body::Required),
     with_body("POST", "/api/stop", Body::Optional),
+    with_body("POST", "/api/resume", Body::Optional),
     with_body("POST", "/api/instruction", Body::Required),
+    with_body("POST", "/api/livekit/token", Body::Optional),
     get("/api/profiles"),
     get("/api/stream"),
     get("/api/frame"),
     get("/api/mjpeg"),
     get("/api/audio-stream"),
+    get("/api/source-audio"),
     get("/api/status"),
     get("/api/utterances/{id}/frame"),
     get("/api/streams"),
@@ -80,12 +85,15 @@ pub const ROUTES: &[Route] = &[
     with_body("DELETE", "/api/streams/{name}", Body::Optional),
     with_body("POST", "/api/streams/{name}/start", Body::Required),
     with_body("POST", "/api/streams/{name}/stop", Body::Optional),
+    with_body("POST", "/api/streams/{name}/resume", Body::Optional),
     with_body("POST", "/api/streams/{name}/instruction", Body::Required),
+    with_body("POST", "/api/streams/{name}/livekit/token", Body::Optional),
     get("/api/streams/{name}/profiles"),
     get("/api/streams/{name}/stream"),
     get("/api/streams/{name}/frame"),
     get("/api/streams/{name}/mjpeg"),
     get("/api/streams/{name}/audio-stream"),
+    get("/api/streams/{name}/source-audio"),
     get("/api/streams/{name}/status"),
     get("/api/streams/{name}/utterances/{id}/frame"),
 ];
@@ -153,6 +161,8 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         on("start").and(warp::post()).and(with.clone()).and(body.clone()).then(|s, f, b| tell(api::start(s, f, b)));
     let stop =
         on("stop").and(warp::post()).and(with.clone()).and(body.clone()).then(|s, f, b| tell(api::stop(s, f, b)));
+    let resume =
+        on("resume").and(warp::post()).and(with.clone()).and(body.clone()).then(|s, f, b| tell(api::resume(s, f, b)));
     let instruction = on("instruction")
         .and(warp::post())
         .and(with.clone())
@@ -171,8 +181,21 @@ pub(super) fn router(face: Arc<Face>) -> Router {
     let sound = on("audio-stream")
         .and(warp::get())
         .and(with.clone())
-        .and(query)
+        .and(query.clone())
         .then(|s, f, q: String| tell(audio::stream(s, f, q)));
+    let source_sound = on("source-audio")
+        .and(warp::get())
+        .and(with.clone())
+        .and(query)
+        .then(|s, f, q: String| tell(audio::source(s, f, q)));
+
+    let ticket = one
+        .clone()
+        .and(warp::path!("livekit" / "token"))
+        .and(warp::post())
+        .and(with.clone())
+        .and(body.clone())
+        .then(|s, f, b| tell(api::ticket(s, f, b)));
 
     let thumbnail = one
         .clone()
@@ -200,6 +223,8 @@ pub(super) fn router(face: Arc<Face>) -> Router {
     let index = warp::path::end().and(warp::get()).map(page::index);
     let script = path("app.js").and(warp::get()).map(page::script);
     let style = path("style.css").and(warp::get()).map(page::style);
+    let client = path("vendor/livekit-client.js").and(warp::get()).then(|| tell(page::livekit_client()));
+    let licences = path("licences").and(warp::get()).map(page::licences);
     let module = warp::path!("page" / String).and(warp::get()).then(|file: String| tell(page::module(file)));
 
     either([
@@ -207,10 +232,13 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         frame.boxed(),
         video.boxed(),
         sound.boxed(),
+        source_sound.boxed(),
         thumbnail.boxed(),
+        ticket.boxed(),
         stream.boxed(),
         start.boxed(),
         stop.boxed(),
+        resume.boxed(),
         instruction.boxed(),
         profiles.boxed(),
         list.boxed(),
@@ -225,6 +253,8 @@ pub(super) fn router(face: Arc<Face>) -> Router {
         script.boxed(),
         style.boxed(),
         module.boxed(),
+        client.boxed(),
+        licences.boxed(),
     ])
 }
 

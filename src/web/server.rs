@@ -58,6 +58,7 @@ pub(super) struct Face {
     /// True once the engine was ready.
     pub(super) been_ready: AtomicBool,
     pub(super) guard: Guard,
+    pub(super) page_policy: HeaderValue,
     pub(super) config: WebConfig,
     pub(super) shutdown: Shutdown,
 }
@@ -112,7 +113,8 @@ pub async fn serve(
     let guard = Guard::new(&config.allowed_hosts, config.api_token.as_ref().map(Token::new));
     let been_ready = AtomicBool::new(engine.borrow().state == EngineState::Ready);
     let mut engine_watch = engine.clone();
-    let face = Arc::new(Face { streams, metrics, engine, been_ready, guard, config, shutdown });
+    let page_policy = answer::page_policy(&config.tickets.as_ref().map(|t| t.origins()).unwrap_or_default());
+    let face = Arc::new(Face { streams, metrics, engine, been_ready, guard, page_policy, config, shutdown });
     let router = routes::router(Arc::clone(&face));
     let places = Arc::new(Semaphore::new(face.config.max_connections));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
@@ -276,7 +278,7 @@ async fn respond(
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     };
-    answer::dress(response.headers_mut());
+    answer::dress(response.headers_mut(), &face.page_policy);
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
     Ok(response)
 }

@@ -4,6 +4,7 @@ import { $, part, store } from './dom.js';
 import { has, speaks, t } from './language.js';
 import { ask, base, explain, stream } from './server.js';
 import * as commentary from './commentary.js';
+import { sourceName } from './state.js';
 
 // Instructions remembered, and characters of one in the menu.
 const MOST_REMEMBERED = 30;
@@ -27,7 +28,7 @@ function say(key, bad = null) {
   $('said').classList.toggle('bad', bad !== null);
 }
 
-async function order(path, body, done, post = () => ask('POST', `${base}/${path}`, body)) {
+export async function order(path, body, done, post = () => ask('POST', `${base}/${path}`, body)) {
   say(null);
   try {
     update(await post());
@@ -98,6 +99,18 @@ $('stop').addEventListener('click', () => {
   commentary.ordered('mark.cut.stop');
   order('stop', {}, 'source.stopped.said');
 });
+
+// The last source, one click away when another one, or none, took its place.
+let previous = null;
+function showAgain() {
+  $('again').hidden = previous === null;
+  $('again').textContent = previous === null ? '' : t('source.again', { source: previous });
+}
+export function again() {
+  commentary.ordered('mark.cut');
+  return order('resume', {}, 'source.started');
+}
+$('again').addEventListener('click', again);
 
 // ---- Instruction and its history --------------------------------------------------------------------------
 
@@ -221,14 +234,16 @@ export async function begin(showStatus) {
   showProfiles();
 }
 
-export function showStatus({ source, commentary: { state, instruction, profile } }) {
+export function showStatus({ source, previous_source: last, commentary: { state, instruction, profile } }) {
   $('stop').disabled = source.state === 'stopped' && state === 'stopped';
   if (!touched) $('instruction').value = instruction;
   if (document.activeElement !== $('profile')) $('profile').value = profile;
   showSummary();
-  $('caption-source').textContent = source.source ?? '';
+  $('caption-source').textContent = sourceName(source);
+  previous = source.source === last ? null : last ?? null;
+  showAgain();
   const size = source.width ? `${source.width}×${source.height}` : '';
   $('caption-size').textContent = [size, source.decoder].filter(Boolean).join(' · ');
 }
 
-speaks(() => { showHistory(); showProfiles(); told(); });
+speaks(() => { showHistory(); showProfiles(); showAgain(); told(); });

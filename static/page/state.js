@@ -49,6 +49,7 @@ export function sourceWord(source, left = null) {
   }
   return known('source', source.state);
 }
+export const sourceName = (source) => (source.source === 'webcam' ? t('mode.webcam') : source.source ?? '');
 export const sourceColour = (source) => COLOUR.source[source.state] ?? 'bad';
 
 function showSource() {
@@ -61,7 +62,7 @@ function showSource() {
   const own = spoken() === 'en' && source.message;
   const end = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
   const words = own ? [{ foreign: end(source.message) }] :
-    [t(`fault.${source.fault ?? 'other'}`, { source: source.source ?? t('state.source') })];
+    [t(`fault.${source.fault ?? 'other'}`, { source: sourceName(source) || t('state.source') })];
   if (left !== null) {
     words.push(left > 0 ? t('notice.try.in', { seconds: left }) : t('notice.try.now'));
     if (source.attempt > 1) words.push(t('notice.try.attempt', { n: source.attempt }));

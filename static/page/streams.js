@@ -4,7 +4,7 @@
 import { $, part } from './dom.js';
 import { clock, speaks, t } from './language.js';
 import { ask, explain, pathOf, stream as own } from './server.js';
-import { sourceColour, sourceWord } from './state.js';
+import { sourceColour, sourceName, sourceWord } from './state.js';
 import * as video from './video.js';
 
 const LIST_MS = 2000;
@@ -57,7 +57,7 @@ function draw(status) {
   card.element.classList.toggle('own', name === current());
   card.dot.className = `dot ${sourceColour(status.source)}`;
   card.word.textContent = sourceWord(status.source);
-  card.source.textContent = status.source.source ?? '';
+  card.source.textContent = sourceName(status.source);
   const last = status.last_utterance;
   card.text.textContent = last ? last.text.trim().slice(0, 300) : t('all.silent');
   card.text.classList.toggle('soft', !last);
@@ -137,7 +137,7 @@ function showView() {
     if (on) $(id).setAttribute('aria-current', 'page');
     else $(id).removeAttribute('aria-current');
   }
-  video.cover(all);
+  video.cover('view', all);
   if (all) {
     refresh().catch(() => {});
     fetching ??= stills().finally(() => { fetching = null; });

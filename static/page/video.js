@@ -6,25 +6,28 @@ import { base } from './server.js';
 
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15000;
+export const OWN = 'own camera'; // What covers the picture in its own place.
 
 let state = 'stopped';
-let covered = false;
+let webcam = false;
+const covers = new Set(); // What lies over it.
 let playing = false;
 let begun = 0;
 let wait = FIRST_WAIT_MS;
 let timer = null;
 
-const wanted = () => state !== 'stopped' && state !== 'ended' && !covered && !document.hidden;
+const wanted = () => state !== 'stopped' && state !== 'ended' && covers.size === 0 && !document.hidden;
 
 function apply() {
   if (wanted() && !playing && timer === null) play();
   if (!wanted()) stop();
+  if ($('video').hidden) show(false);
   words();
 }
 
 function words() {
   const key = { stopped: $('video').dataset.seen ? 'video.stopped' : 'video.none', ended: 'video.ended' }[state];
-  $('no-video').textContent = t(key ?? 'video.waiting');
+  $('no-video').textContent = t(key ?? (webcam ? 'video.webcam' : 'video.waiting'));
 }
 
 function play() {
@@ -42,7 +45,7 @@ function stop() {
     $('video').src = 'data:,';
     $('video').removeAttribute('src');
   }
-  if (state === 'stopped' || state === 'ended') show(false);
+  if (state === 'stopped' || state === 'ended' || covers.has(OWN)) show(false);
 }
 
 function again() {
@@ -54,19 +57,21 @@ function again() {
 
 function show(on) {
   $('video').hidden = !on;
-  $('no-video').hidden = on;
+  $('no-video').hidden = on || covers.has(OWN);
 }
 
 export function showSource(source, viewers) {
   state = source.state;
+  webcam = source.source === 'webcam';
   apply();
   // The browser does not tell when a motion JPEG breaks off; the server knows how many it serves.
   if (playing && viewers === 0 && Date.now() - begun > 4000) again();
 }
 
-// Another view lies over it.
-export function cover(on) {
-  covered = on;
+// Something lies over it: another view, or the webcam's own picture.
+export function cover(by, on) {
+  if (on) covers.add(by);
+  else covers.delete(by);
   apply();
 }
 

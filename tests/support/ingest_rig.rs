@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+use vidette::audio::AudioHub;
 use vidette::bus::Bus;
 use vidette::frame::Frame;
-use vidette::ingest::{IngestConfig, spawn};
+use vidette::ingest::{IngestConfig, spawn_with_sound};
 use vidette::metrics::Metrics;
 use vidette::shutdown::{Trigger, pair};
 use vidette::source::{SourceHandle, SourceState, SourceStatus};
@@ -22,6 +23,7 @@ use vidette::window::{Bounds, SharedWindow};
 pub struct Rig {
     pub window: Arc<SharedWindow>,
     pub bus: Arc<Bus>,
+    pub sound: Arc<AudioHub>,
     pub metrics: Arc<Metrics>,
     pub source: SourceHandle,
     pub trigger: Trigger,
@@ -47,9 +49,17 @@ impl Rig {
         let window = Arc::new(SharedWindow::new(Bounds { frames: 64, bytes: 256 << 20 }));
         let (bus, metrics) = (Arc::new(Bus::new()), Arc::new(Metrics::new()));
         let (trigger, shutdown) = pair();
-        let (source, task) =
-            spawn("main", config, Arc::clone(&window), Arc::clone(&bus), Arc::clone(&metrics), shutdown);
-        Self { window, bus, metrics, source, trigger, task }
+        let sound = Arc::new(AudioHub::of_source("main", Arc::clone(&metrics)));
+        let (source, task) = spawn_with_sound(
+            "main",
+            config,
+            Arc::clone(&window),
+            (Arc::clone(&bus), Arc::clone(&sound)),
+            Arc::clone(&metrics),
+            None,
+            shutdown,
+        );
+        Self { window, bus, sound, metrics, source, trigger, task }
     }
 
     /// A rig with [`quick`] limits that has started `source`.

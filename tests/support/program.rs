@@ -96,6 +96,12 @@ impl Program {
         (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
     }
 
+    /// A header of the answer.
+    pub fn header(&self, path: &str, name: &str) -> String {
+        let answer = agent().get(self.url(path)).call().unwrap();
+        answer.headers()[name].to_str().unwrap().to_owned()
+    }
+
     pub fn json(&self, path: &str) -> Value {
         let (code, body) = self.get(path);
         assert_eq!(code, 200, "{path}: {}", String::from_utf8_lossy(&body));

@@ -147,7 +147,7 @@ fn parts() -> StreamParts {
         }
     });
     let window = Arc::new(SharedWindow::new(Bounds { frames: 8, bytes: 1 << 20 }));
-    StreamParts { window, bus, source }
+    StreamParts { window, bus, source, sound: None, room: None }
 }
 
 /// A picture of `bytes` bytes that is no real JPEG; its number is in its first bytes.

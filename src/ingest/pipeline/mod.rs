@@ -3,11 +3,15 @@
 
 mod branch;
 mod decoder;
+mod feed;
 mod guard;
 mod jfif;
 mod pace;
 mod rate;
+mod sound;
 mod source;
+
+pub(super) use feed::Feed;
 
 use super::config::IngestConfig;
 use super::elements::{chain, factory_name, make, pad, set};
@@ -35,6 +39,10 @@ pub(super) struct Plan {
     pub(super) udp: bool,
     /// Hardware decoders may be tried.
     pub(super) hardware: bool,
+    /// The source's sound is taken as well.
+    pub(super) sound: bool,
+    /// Where a webcam's pictures come in.
+    pub(super) feed: Option<Feed>,
 }
 
 impl Plan {
@@ -174,7 +182,11 @@ fn watch_frames(head: &gst::Pad, plan: &Plan, wires: &Wires) {
                 if let Some(wait) = pacer.as_mut().and_then(|pacer| pacer.wait(Instant::now(), buffer.pts())) {
                     wires.pulse.sleep(wait);
                 }
-                wires.pulse.beat(Instant::now());
+                let now = Instant::now();
+                if let Some(running) = pacer.as_ref().and_then(|pacer| pacer.running(buffer.pts())) {
+                    wires.pulse.set_shown(now, running);
+                }
+                wires.pulse.beat(now);
             }
             Some(gst::PadProbeData::Event(event)) => match event.view() {
                 gst::EventView::Segment(segment) => {

@@ -28,8 +28,13 @@ impl Pacer {
 
     /// How long the frame stamped `pts` has to wait. Frames without a time stamp don't.
     pub(super) fn wait(&mut self, now: Instant, pts: Option<gst::ClockTime>) -> Option<Duration> {
+        self.wait_until(now, self.running(pts)?)
+    }
+
+    /// The running time of the frame stamped `pts`.
+    pub(super) fn running(&self, pts: Option<gst::ClockTime>) -> Option<Duration> {
         let running = self.segment.as_ref()?.to_running_time(pts?)?;
-        self.wait_until(now, Duration::from_nanos(running.nseconds()))
+        Some(Duration::from_nanos(running.nseconds()))
     }
 
     fn wait_until(&mut self, now: Instant, running: Duration) -> Option<Duration> {

@@ -2,7 +2,7 @@
 //! Not here: whether a source string is allowed (`spec`), elements that GStreamer adds by itself (`guard`).
 
 use super::decoder::Picker;
-use super::{Notice, Plan, Wires, guard};
+use super::{Notice, Plan, Wires, guard, sound};
 use crate::error::Result;
 use crate::ingest::elements::{chain, failed, make, pad, set, set_named};
 use crate::ingest::fault::{Failure, subject};
@@ -16,6 +16,7 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,7 +60,7 @@ pub(super) fn check(plan: &Plan) -> Result<Ready, Failure> {
             redact::remember(net);
             Ok(Ready { path: PathBuf::new() })
         }
-        SourceSpec::Test(_) => Ok(Ready { path: PathBuf::new() }),
+        SourceSpec::Test(_) | SourceSpec::Webcam => Ok(Ready { path: PathBuf::new() }),
     }
 }
 
@@ -71,6 +72,7 @@ pub(super) fn add(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires:
         SourceSpec::File(_) => file(pipeline, head, plan, wires, &ready.path),
         SourceSpec::Device(_) => device(pipeline, head, plan, wires, &ready.path),
         SourceSpec::Test(pattern) => test(pipeline, head, *pattern),
+        SourceSpec::Webcam => webcam(pipeline, head, plan, wires),
     }
 }
 
@@ -87,23 +89,44 @@ fn rtsp(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires, n
     // The time without UDP packets after which it would try TCP by itself.
     set(&source, "timeout", micros(config.stall_timeout));
     set(&source, "teardown-timeout", GOODBYE.nseconds());
-    // Set up the first video stream only: nothing else is fetched or decoded.
-    let taken = Mutex::new(None::<u32>);
+    // Set up the first video stream, and the first with sound: nothing else is fetched.
+    let taken = Mutex::new([None::<u32>; 2]);
+    let wanted: &[&str] = if plan.sound { &["video", "audio"] } else { &["video"] };
     let _for_its_life = source.connect("select-stream", false, move |values| {
         let number = values.get(1).and_then(|v| v.get::<u32>().ok());
         let caps = values.get(2).and_then(|v| v.get::<gst::Caps>().ok());
-        let video = caps.is_some_and(|c| c.structure(0).is_some_and(|s| s.get::<&str>("media") == Ok("video")));
+        let media = caps.as_ref().and_then(|c| c.structure(0)).and_then(|s| s.get::<&str>("media").ok());
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let selected = video && (taken.is_none() || *taken == number);
-        if selected {
-            *taken = number;
-        }
+        let place =
+            wanted.iter().zip(taken.iter_mut()).find(|(wanted, _)| media == Some(**wanted)).map(|(_, place)| place);
+        let selected = place.is_some_and(|place| {
+            let free = place.is_none() || *place == number;
+            if free {
+                *place = number;
+            }
+            free
+        });
         Some(selected.to_value())
     });
     let decodebin = add_decodebin(pipeline, head, plan, wires)?;
     pipeline.add(&source).map_err(|e| failed(&e.to_string()))?;
     let input = pad(&decodebin, "sink")?.downgrade();
+    // Once all that was set up has begun, and it is sound alone.
+    let (weak_input, spec, notify) = (input.clone(), plan.spec.clone(), wires.clone());
+    source.connect_no_more_pads(move |_| {
+        if weak_input.upgrade().is_some_and(|input| !input.is_linked()) {
+            notify.tell(Notice::Failed(Failure::no_video(&spec)));
+        }
+    });
+    let (weak_pipeline, own_plan, own_wires) = (pipeline.downgrade(), plan.clone(), wires.clone());
     source.connect_pad_added(move |_, pad| {
+        if sound::is_sound(pad) {
+            let taken = weak_pipeline.upgrade().map(|pipeline| sound::take(&pipeline, pad, &own_plan, &own_wires));
+            if let Some(Err(error)) = taken {
+                tracing::debug!(%error, "an RTSP stream's sound can't be had");
+            }
+            return;
+        }
         if let Some(input) = input.upgrade().filter(|input| !input.is_linked())
             && let Err(error) = pad.link(&input)
         {
@@ -138,6 +161,11 @@ fn device(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires,
     set(&source, "device", path);
     set(&source, "do-timestamp", true);
     opened(pipeline, head, plan, wires, source)
+}
+
+fn webcam(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires) -> Result<()> {
+    let feed = plan.feed.as_ref().ok_or_else(|| failed("nobody feeds the camera's pictures"))?;
+    opened(pipeline, head, plan, wires, feed.element())
 }
 
 fn opened(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires, source: gst::Element) -> Result<()> {
@@ -201,13 +229,21 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Adds a decodebin whose first video is linked to `head` and everything else thrown away undecoded.
+/// Adds a decodebin whose first video is linked to `head`, whose first sound is taken undecoded, and everything else
+/// thrown away.
 fn add_decodebin(pipeline: &gst::Pipeline, head: &gst::Pad, plan: &Plan, wires: &Wires) -> Result<gst::Element> {
     let decodebin = make("decodebin")?;
     pipeline.add(&decodebin).map_err(|e| failed(&e.to_string()))?;
     let (weak_head, weak_pipeline, notify) = (head.downgrade(), pipeline.downgrade(), wires.clone());
+    let (own_plan, heard) = (plan.clone(), AtomicBool::new(!plan.sound));
     decodebin.connect_pad_added(move |_, pad| {
         let (Some(head), Some(pipeline)) = (weak_head.upgrade(), weak_pipeline.upgrade()) else { return };
+        if sound::is_sound(pad) && !heard.swap(true, Ordering::Relaxed) {
+            match sound::take(&pipeline, pad, &own_plan, &notify) {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, "the source's sound can't be had"),
+            }
+        }
         if let Err(error) = take(&pipeline, &head, pad) {
             notify.tell(Notice::Failed(Failure::from_error(&error)));
         }

@@ -6,24 +6,26 @@ import { atEnd } from './ends.mjs';
 
 const EXECUTABLE = process.env.CHROMIUM ?? '/usr/bin/chromium';
 export const PATIENCE_MS = 120000;
-let launched = null;
+const launched = new Map(); // Further arguments -> browser
 
-async function browser() {
-  const args = ['--disable-dev-shm-usage', '--disable-gpu'];
+async function browser(further) {
+  const key = further.join(' ');
+  const args = ['--disable-dev-shm-usage', '--disable-gpu', ...further];
   if (process.getuid?.() === 0) args.push('--no-sandbox');
-  launched ??= chromium.launch({ executablePath: EXECUTABLE, args });
-  return launched;
+  if (!launched.has(key)) launched.set(key, chromium.launch({ executablePath: EXECUTABLE, args }));
+  return launched.get(key);
 }
 
 export async function close() {
-  const was = launched;
-  launched = null;
-  await (await was)?.close();
+  const all = [...launched.values()];
+  launched.clear();
+  for (const was of all) await (await was).close();
 }
 
-// A window of its own: nothing stored is shared with other tests. `expected` are complaints that the test provokes.
-export async function context(t, { width = 1280, height = 800, theme = 'dark', language = 'en-GB', touch = false, expected = [] } = {}) {
-  const own = await (await browser()).newContext({
+// A window of its own: nothing stored is shared with other tests. `expected` are complaints that the test provokes,
+// `args` those of a browser of another kind.
+export async function context(t, { width = 1280, height = 800, theme = 'dark', language = 'en-GB', touch = false, expected = [], args = [] } = {}) {
+  const own = await (await browser(args)).newContext({
     viewport: { width, height }, colorScheme: theme, locale: language, reducedMotion: 'reduce', acceptDownloads: true, hasTouch: touch,
   });
   own.setDefaultTimeout(PATIENCE_MS);
