@@ -27,7 +27,7 @@ PAGE_PACKAGES = nodejs npm
 DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
 	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
 
-.PHONY: help run build test check docs setup setup-test setup-node page-vendor tiny-model pull bench bench-check soak soak-audio dist check-dockerfile eval-demo demo-clips fuzz clean livekit livekit-keys
+.PHONY: help run build test check docs setup setup-test setup-node page-vendor tiny-model pull bench bench-check soak soak-audio soak-engine dist check-dockerfile eval-demo demo-clips fuzz clean livekit livekit-keys
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -56,13 +56,17 @@ pull: build ## Download MODEL
 	./target/release/vidette pull $(MODEL)
 
 bench: setup-test tiny-model ## Figures of docs/PERFORMANCE.md that need no GPU
-	$(CARGO) bench --locked --bench engine --bench program --bench speech
+	$(CARGO) bench --locked --bench engine --bench program --bench speech --bench wall
 
 bench-check: build ## Fails when frames encoded once and a kept prompt no longer pay (a ratio within one run)
 	./target/release/vidette bench --random tiny --streams 0 --looks 20 --at-least 1.5
 
 soak-audio: build tiny-model ## Ten minutes of the voice: losses, timing, memory (SECONDS=60 for a short run)
 	$(PYTHON) scripts/soak_audio.py --seconds $(or $(SECONDS),600)
+
+# 50 kills, 50 failed assertions of ggml's, 50 hangs; some ten minutes.
+soak-engine: setup-test tiny-model ## The engine killed, aborted and hung 50 times each: figures of docs/RELIABILITY.md
+	SOAK_ENGINE=kill,abort,stop,hang $(CARGO) test --locked --test supervision a_crash_or_a_hang -- --nocapture
 
 # The second run is a build that leaks: a soak that does not see it would show nothing.
 soak: build tiny-model ## Hours among dying cameras and clients that stall: memory, threads, files (SECONDS=300 for a short run)

@@ -4,17 +4,13 @@
 #[path = "../tests/support/program.rs"]
 mod program;
 
-use program::{Parts, Program, clip, resident_kib};
+use program::{Parts, Program, clip};
 use std::time::{Duration, Instant};
 
-/// Seconds of processor time that a process has taken.
-fn processor_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-    // utime and stime are the 14th and 15th fields of the whole line; ticks are 1/100 s on Linux.
-    (ticks(11) + ticks(12)) / 100.0
+/// Seconds of processor time and MiB of memory that the program has taken, its engine's process included.
+fn taken(program: &Program) -> (f64, u64) {
+    let process = &program.json("/api/status")["process"];
+    (process["cpu_s"].as_f64().unwrap_or(0.0), process["memory_bytes"].as_u64().unwrap_or(0) >> 20)
 }
 
 fn main() {
@@ -59,7 +55,7 @@ fn main() {
     println!("from the oldest frame's capture to the last token: {:.0} ms", median(5) + median(4));
 
     let mut parts = Parts { body: program.stream("/api/mjpeg") };
-    let (seconds, before, seen) = (10.0, processor_seconds(program.pid()), parts.next().seq);
+    let (seconds, before, seen) = (10.0, taken(&program).0, parts.next().seq);
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     let mut last = seen;
     while Instant::now() < until {
@@ -68,7 +64,7 @@ fn main() {
     println!(
         "with one viewer: {:.1} pictures a second, {:.0} % of one core in all, {} MiB resident",
         (last - seen) as f64 / seconds,
-        (processor_seconds(program.pid()) - before) / seconds * 100.0,
-        resident_kib(program.pid()) / 1024
+        (taken(&program).0 - before) / seconds * 100.0,
+        taken(&program).1
     );
 }

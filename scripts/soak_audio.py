@@ -31,9 +31,9 @@ def status(address):
     return json.loads(get(address, "/api/status"))
 
 
-def resident_kib(pid):
-    with open(f"/proc/{pid}/status") as file:
-        return int(re.search(r"VmRSS:\s+(\d+)", file.read()).group(1))
+def resident_kib(address):
+    """Of the program and its engine's process."""
+    return status(address)["process"]["memory_bytes"] / 1024
 
 
 class Listener(threading.Thread):
@@ -141,10 +141,10 @@ def soak(child, address, seconds):
     listener.start()
     sloth.start()
     time.sleep(min(10, seconds / 4))
-    memory, bytes_before, begun = resident_kib(child.pid), listener.bytes, time.monotonic()
+    memory, bytes_before, begun = resident_kib(address), listener.bytes, time.monotonic()
     time.sleep(seconds)
     got, passed = listener.bytes - bytes_before, time.monotonic() - begun
-    memory_after = resident_kib(child.pid)
+    memory_after = resident_kib(address)
     voice = status(address)["voice"]
     own = next(one for one in voice["audience"] if one["listener"] == listener.number)
     sums = all(one["offered"] == one["sent"] + one["dropped"] + one["queued"] for one in voice["audience"])

@@ -1,10 +1,11 @@
 //! The one error type that crosses module borders: a kind, a stable code, a sentence and a remedy.
 //! Not here: HTTP status numbers (`web`), exit codes (`cli`), logging (whoever handles it).
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What sort of failure this is. Faces map it to their own language (HTTP status, exit code).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// The caller gave something that can't be right, whatever the state of the world.
     Invalid,

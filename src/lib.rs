@@ -4,7 +4,7 @@
 //! Layers, lowest first; each uses only those before it (a test greps for violations):
 //! words (`error`, `secret`, `cancel`, `backoff`, `shutdown`, `frame`, `process`) · pure state (`window`, `bus`, `metrics`,
 //! `source`, `webcam`, `thumbnail`, `audio`) · edges (`ingest`, `livekit`, `engine`, `speech`, `models`), which never see each other (but
-//! `speech` reads files with `models` and starts llama.cpp with `engine`) · `commentary` · `ask`, `bench` · faces (`web`, `config`,
+//! `speech` reads files with `models` and starts llama.cpp with `engine`) · `wall` · `commentary` · `ask`, `bench` · faces (`web`, `config`,
 //! `telemetry`, `cli`).
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -35,6 +35,7 @@ pub mod source;
 pub mod speech;
 pub mod telemetry;
 pub mod thumbnail;
+pub mod wall;
 pub mod web;
 pub mod webcam;
 pub mod window;

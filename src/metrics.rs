@@ -129,6 +129,8 @@ pub struct Metrics {
     pub last_audio_seconds: Histograms,
     /// From the first clause's being whole to the first audio sample.
     pub text_to_audio_seconds: Histograms,
+    /// Times that the engine's process was started again after a crash or a hang.
+    pub engine_restarts: Counter,
     /// Connections of HTTP clients open now.
     pub http_connections: Gauge<i64, AtomicI64>,
     /// Connections refused because too many were open.
@@ -204,6 +206,7 @@ impl Metrics {
             first_audio_seconds: histograms(),
             last_audio_seconds: histograms(),
             text_to_audio_seconds: histograms(),
+            engine_restarts: Counter::default(),
             http_connections: Gauge::default(),
             http_refused: Counter::default(),
             http_slow_clients: Counter::default(),
@@ -254,6 +257,11 @@ impl Metrics {
             m.window_to_text_seconds.clone(),
         );
         r.register_with_unit("inference", "Job start in the engine to last token", s(), m.inference_seconds.clone());
+        r.register(
+            "engine_restarts",
+            "Starts of the engine's process after a crash or a hang",
+            m.engine_restarts.clone(),
+        );
         r.register("http_connections", "Open HTTP connections", m.http_connections.clone());
         r.register("http_refused", "HTTP connections refused for their number", m.http_refused.clone());
         r.register("http_slow_clients", "HTTP connections cut off for reading too slowly", m.http_slow_clients.clone());

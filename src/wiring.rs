@@ -1,8 +1,10 @@
 //! Puts the rooms together: engine, voice, streams with their sources, the HTTP face; and takes them apart in order.
-//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`), to LiveKit rooms (`rooms`).
+//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`), to LiveKit rooms (`rooms`);
+//! what the service manager is told (`service`).
 
 pub(crate) mod model;
 mod rooms;
+mod service;
 mod voice;
 
 #[cfg(feature = "ingest")]
@@ -41,7 +43,7 @@ pub async fn run(mut config: Config, shutdown: Shutdown) -> Result<()> {
     let listener = web::bind(config.server.address)?;
     let tls = open_tls(&config.server).await?;
     let metrics = Arc::new(Metrics::new());
-    let engine = model::open_or_tell(&config.model).await?;
+    let engine = model::open_or_tell(&config.model, &config.log).await?;
     config.commentary.sampling = config.commentary.sampling.or(engine.sampling);
     let outcome = serve(config, listener, tls, metrics, &engine, shutdown).await;
     // Also when nothing came of it: a process must not end under a thread that is loading a model.
@@ -94,7 +96,13 @@ async fn serve(
         tickets: rooms.as_ref().map(Rooms::tickets),
         ..WebConfig::default()
     };
-    web::serve(listener, streams, metrics, engine.door.status(), web, shutdown.clone()).await;
+    let status = engine.door.status();
+    let service = service::watch(status.clone(), Arc::clone(&streams), Arc::clone(&metrics), shutdown.clone());
+    let service = tokio::spawn(service);
+    web::serve(listener, streams, metrics, status, web, shutdown.clone()).await;
+    if let Err(error) = service.await {
+        tracing::error!(%error, "the service manager's task failed");
+    }
     warned.abort();
     if let Some((voice, _)) = voice {
         voice.stop().await;

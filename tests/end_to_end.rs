@@ -6,7 +6,7 @@
 #[path = "support/program.rs"]
 mod program;
 
-use program::{Parts, Program, clip, command, resident_kib, tiny_model};
+use program::{Parts, Program, clip, command, tiny_model};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -262,14 +262,19 @@ fn many_streams_share_one_engine_fairly() {
     assert_eq!(program.get("/api/streams/door/status").0, 404);
 }
 
+/// KiB of memory of the program and its engine's process.
+fn resident(program: &Program) -> u64 {
+    program.json("/api/status")["process"]["memory_bytes"].as_u64().unwrap() / 1024
+}
+
 #[test]
 fn memory_stays_bounded_while_it_watches() {
     let program = watching("test:ball@640x360", &["--max-tokens", "8"]);
     program.until("looking", PATIENCE, |s| s["commentary"]["looks"].as_u64() > Some(20));
-    let before = resident_kib(program.pid());
+    let before = resident(&program);
     let looks = program.json("/api/status")["commentary"]["looks"].as_u64().unwrap();
     program.until("looking on", PATIENCE, |s| s["commentary"]["looks"].as_u64() > Some(looks + 60));
-    let after = resident_kib(program.pid());
+    let after = resident(&program);
     assert!(after < before + 48 * 1024, "{before} KiB became {after} KiB");
 }
 

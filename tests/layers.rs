@@ -73,6 +73,8 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         ],
         // A single look: the engine's trait, the loop's words.
         "ask" => &["error", "frame", "engine", "commentary"],
+        // Engine and voice in a process of their own.
+        "wall" => &["error", "backoff", "shutdown", "frame", "cancel", "engine", "speech"],
         // Measures the engine behind its trait, against the engine's own plain path.
         "bench" => &["error", "frame", "window", "metrics", "engine", "models"],
         // `engine` for the words of its status only.
@@ -135,6 +137,8 @@ fn every_dependency_has_one_door() {
         ("ureq::", &["models"]),
         ("image::", &["ask", "thumbnail"]),
         ("samplerate::", &["audio"]),
+        ("sd_notify", &["wiring"]),
+        ("postcard::", &["wall"]),
         ("prometheus_client", &["metrics"]),
         ("println!", &["cli"]),
         ("parse::launch", &[]),

@@ -2,7 +2,7 @@
 //! Not here: measuring (`crate::bench`), making models (`models::random`), loading one (`wiring`).
 
 use crate::bench::{self, Before, Limits, Plan};
-use crate::config::{BenchArguments, ModelConfig, RandomChoice, WeightChoice};
+use crate::config::{BenchArguments, EngineProcess, ModelConfig, RandomChoice, WeightChoice};
 use crate::error::{Error, Result};
 use crate::models::random::{Preset, Quantisation, RandomModel};
 use crate::models::{self, ModelFiles};
@@ -40,7 +40,11 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode> {
         parallel: plan.parallel,
         threads: arguments.threads,
         gpu_layers: arguments.gpu_layers,
+        kv: crate::config::kv_choice(&arguments.kv_type)?,
         backends: arguments.backends_dir,
+        // The engine itself is measured; `cargo bench --bench wall` measures the wall.
+        process: EngineProcess::Inside,
+        stall_timeout: Duration::from_secs(60),
         // Every stream's window and one more frame.
         embedding_cache_bytes: most * (plan.frames + 1) * language.n_embd as usize * 64 * size_of::<f32>(),
     };

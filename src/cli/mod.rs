@@ -35,6 +35,10 @@ pub fn main() -> ExitCode {
         None => run(arguments.run),
         Some(Command::Run(run_arguments)) => run(*run_arguments),
         Some(Command::CheckConfig(run_arguments)) => check(*run_arguments),
+        #[cfg(feature = "llama")]
+        Some(Command::EngineChild) => engine_child(),
+        #[cfg(not(feature = "llama"))]
+        Some(Command::EngineChild) => Err(Error::unavailable("engine_not_built", "this build has no engine")),
         Some(Command::Health(run_arguments)) => health(*run_arguments),
         Some(Command::Ask(question)) => ask::ask(*question),
         Some(Command::Pull(pull)) => models::pull(pull),
@@ -110,6 +114,14 @@ fn run(arguments: RunArguments) -> Result<ExitCode> {
     // Threads that are still in a library's hands must not keep the process alive; and where a library has to be left
     // at work (a model that loads, a camera that does not let go), its own clean-up at exit must not run beside it:
     // ggml would abort. Nothing is buffered: the log goes straight to standard error.
+    signal_hook::low_level::exit(code.into())
+}
+
+/// The engine's own process. Its exit runs no clean-up either.
+#[cfg(feature = "llama")]
+fn engine_child() -> Result<ExitCode> {
+    let ended = crate::wall::child::serve(telemetry::start);
+    let code = ended.map_or_else(|e| failure(&e), |()| 0);
     signal_hook::low_level::exit(code.into())
 }
 

@@ -12,7 +12,7 @@ use super::prompt::{History, prompt};
 use super::stream::{CommentaryState, Orders, Settings, Stream};
 use crate::backoff::Backoff;
 use crate::bus::{Event, Finish, Utterance};
-use crate::engine::{Engine, EngineState, EngineStatus, Job, JobEvent, JobFinish, JobHandle};
+use crate::engine::{CRASHED, Engine, EngineState, EngineStatus, HUNG, Job, JobEvent, JobFinish, JobHandle};
 use crate::error::Error;
 use crate::frame::Frame;
 use crate::metrics::{Metrics, StreamLabel};
@@ -27,6 +27,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Waits after failed looks: the shortest, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// So often at most the engine may crash at the same frames; then newer ones are waited for.
+const CRASHES: u32 = 2;
 /// How long a look may wait for the engine, which has other streams to serve.
 const IN_LINE: Duration = Duration::from_secs(600);
 /// How long the engine may work on a look without a sign of life. Reading the prompt is one such step, and
@@ -80,6 +82,8 @@ struct Cycle {
     resting: CommentaryState,
     /// Utterances told.
     told: u64,
+    /// The newest frame of the last look that the engine crashed at, and how often it did.
+    crash: Option<(u64, u32)>,
 }
 
 enum Step {
@@ -135,6 +139,7 @@ impl Cycle {
             seen: None,
             resting: CommentaryState::Pausing,
             told: 0,
+            crash: None,
             stream,
             engine,
             settings,
@@ -347,6 +352,16 @@ impl Cycle {
                 self.metrics.jobs_dropped.get_or_create(&self.label).inc();
                 again(self);
             }
+            End::Failed(error) if matches!(error.code, CRASHED | HUNG) => {
+                self.failed(&look, &error);
+                again(self);
+                // The engine's own waits are the ones that count.
+                self.due = None;
+                if self.crashed(look.newest.seq) {
+                    tracing::warn!(stream = self.stream.name(), frame = look.newest.seq, "not looked at a third time");
+                    self.seen = Some(look.newest.seq);
+                }
+            }
             End::Failed(error) => {
                 let wait = self.failed(&look, &error);
                 again(self);
@@ -413,6 +428,13 @@ impl Cycle {
             status.message = Some(error.to_string());
         });
         wait
+    }
+
+    /// Counts the engine's ends in a row with the same newest frame; true when there were two.
+    fn crashed(&mut self, seq: u64) -> bool {
+        let before = self.crash.filter(|(crashed, _)| *crashed == seq).map_or(0, |(_, times)| times);
+        self.crash = Some((seq, before + 1));
+        before + 1 >= CRASHES
     }
 
     fn close_shown(&mut self, look: &Look, finish: Finish) {

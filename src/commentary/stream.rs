@@ -342,7 +342,7 @@ impl Stream {
             viewers: self.bus.viewers(),
             listeners: self.bus.listeners(),
             uptime_s: self.born.elapsed().as_secs_f64(),
-            process: Usage::now(),
+            process: Usage::now(self.engine.borrow().process),
         }
     }
 

@@ -37,6 +37,9 @@ pub enum Command {
     Health(Box<RunArguments>),
     /// Check the configuration and end: 0 when it is sound, 64 when not.
     CheckConfig(Box<RunArguments>),
+    /// The engine's own process, started by `run`.
+    #[command(hide = true)]
+    EngineChild,
 }
 
 /// The arguments of `run`.
@@ -183,6 +186,9 @@ pub struct BenchArguments {
     /// Answers written at once, at most as many as slots; 0 takes all slots on a GPU and one on a processor.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     pub parallel: u32,
+    /// How the cache keeps keys and values: f16 or q8_0.
+    #[arg(long, env = "KV_TYPE", value_name = "TYPE", default_value = "f16")]
+    pub kv_type: String,
     /// CPU threads of the model; 0 takes one for each core.
     #[arg(long, env = "THREADS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=512))]
     pub threads: u32,

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::window::{Bounds, Pick};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -77,6 +78,13 @@ pub struct VideoConfig {
     pub stall_timeout: Duration,
 }
 
+/// Where the engine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineProcess {
+    Child,
+    Inside,
+}
+
 /// Values of the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -88,9 +96,19 @@ pub struct ModelConfig {
     pub parallel: u32,
     pub threads: u32,
     pub gpu_layers: i32,
+    pub kv: KvChoice,
     /// Where GPU backends lie; `None` for the place beside the program.
     pub backends: Option<PathBuf>,
     pub embedding_cache_bytes: usize,
+    pub process: EngineProcess,
+    pub stall_timeout: Duration,
+}
+
+/// How the model's cache keeps keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvChoice {
+    F16,
+    Q8_0,
 }
 
 /// Which voice speaks.
@@ -169,6 +187,22 @@ impl Environment for ProcessEnvironment {
     fn get(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
+}
+
+/// Variables that a child process needs to find libraries and devices, and to be as this one is.
+const CHILD_NAMES: [&str; 8] =
+    ["PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "RUST_BACKTRACE"];
+/// Beginnings of the names of such variables: of llama.cpp, GPU runtimes, threads and memory.
+const CHILD_PREFIXES: [&str; 12] =
+    ["GGML_", "LLAMA_", "MTMD_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "VK_", "OMP_", "GOMP_", "MALLOC_"];
+
+/// What of the process's own environment the engine's process gets: no camera's password, no token.
+pub fn child_environment() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_for_child)).collect()
+}
+
+fn is_for_child(name: &str) -> bool {
+    CHILD_NAMES.contains(&name) || name.starts_with("LC_") || CHILD_PREFIXES.iter().any(|p| name.starts_with(p))
 }
 
 impl Config {
@@ -257,6 +291,7 @@ impl Config {
             model: ModelConfig {
                 path: o.model_path.clone(),
                 dir: o.models_dir.clone().unwrap_or_else(|| PathBuf::from("gguf")),
+                kv: kv_choice(o.kv_type.as_deref().unwrap_or("f16"))?,
                 context_tokens: within("CONTEXT_TOKENS", o.context_tokens.unwrap_or(4096), 512, 1 << 20)?,
                 slots: within("ENGINE_SLOTS", o.engine_slots.unwrap_or(2), 1, 64)?,
                 parallel: within("ENGINE_PARALLEL", o.engine_parallel.unwrap_or(0), 0, 64)?,
@@ -264,6 +299,12 @@ impl Config {
                 gpu_layers: within("GPU_LAYERS", o.gpu_layers.unwrap_or(-1), -1, 10_000)?,
                 backends: o.backends_dir.clone(),
                 embedding_cache_bytes: mib("EMBEDDING_CACHE_MIB", o.embedding_cache_mib)?,
+                process: one_of(
+                    "ENGINE_PROCESS",
+                    o.engine_process.as_deref().unwrap_or("child"),
+                    &[("child", EngineProcess::Child), ("inside", EngineProcess::Inside)],
+                )?,
+                stall_timeout: seconds("ENGINE_STALL_TIMEOUT", o.engine_stall_timeout.unwrap_or(60.0), 0.5, 86_400.0)?,
             },
             commentary,
             voice: voice(&o, environment)?,
@@ -447,6 +488,14 @@ fn find_profile(name: &str) -> Result<&'static Profile> {
         let known: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
         bad("PROFILE", &format!("must be one of {}", known.join(", ")))
     })
+}
+
+/// `KV_TYPE`, or an option of that meaning.
+///
+/// # Errors
+/// When there is no such type.
+pub fn kv_choice(value: &str) -> Result<KvChoice> {
+    one_of("KV_TYPE", value, &[("f16", KvChoice::F16), ("q8_0", KvChoice::Q8_0)])
 }
 
 fn one_of<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T> {

@@ -44,6 +44,9 @@ options! {
     /// Tokens that one stream's prompt and answer may take together; more takes memory (144 KiB a token with the 8B model). Default: 4096
     {arg(value_name = "N", help_heading = "Model")}
     context_tokens: u32 = "CONTEXT_TOKENS",
+    /// How the model's cache keeps keys and values: f16, or q8_0 for nearly half the memory and some error. Default: f16
+    {arg(value_name = "TYPE", help_heading = "Model")}
+    kv_type: String = "KV_TYPE",
     /// Streams that keep their prompt in the model's cache at once; raise it to the number of cameras. Default: 2
     {arg(value_name = "N", help_heading = "Model")}
     engine_slots: u32 = "ENGINE_SLOTS",
@@ -53,7 +56,7 @@ options! {
     /// CPU threads of the model; 0 takes one for each core. Default: 0
     {arg(value_name = "N", help_heading = "Model")}
     threads: u32 = "THREADS",
-    /// Layers of the model on the GPU; -1 for all, 0 for none. Default: -1
+    /// Layers of the model on the GPU; -1 for as many as fit its free memory, 0 for none. Default: -1
     {arg(value_name = "N", allow_negative_numbers = true, help_heading = "Model")}
     gpu_layers: i32 = "GPU_LAYERS",
     /// Folder of GPU backends (libggml-cuda.so and the like). Default: the folder backends beside the program
@@ -62,6 +65,12 @@ options! {
     /// MiB of frame embeddings kept, so that no frame is encoded twice. Default: 64
     {arg(value_name = "MIB", help_heading = "Model")}
     embedding_cache_mib: u32 = "EMBEDDING_CACHE_MIB",
+    /// Where the model runs: in a child process, which is started again when it crashes or hangs, or inside this one. Default: child
+    {arg(value_name = "WHERE", help_heading = "Model")}
+    engine_process: String = "ENGINE_PROCESS",
+    /// Seconds after which a child process that shows no progress within its work counts as hung; five times that while it loads. Default: 60
+    {arg(value_name = "SECONDS", help_heading = "Model")}
+    engine_stall_timeout: f64 = "ENGINE_STALL_TIMEOUT",
 
     /// Frames a second that the model may look at. Default: 2
     {arg(value_name = "FPS", help_heading = "Watching")}

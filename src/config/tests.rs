@@ -66,6 +66,7 @@ fn every_wrong_value_is_named() {
         (Options { espeak_voice: Some("-f/etc/passwd".into()), ..d() }, "ESPEAK_VOICE"),
         (Options { espeak_voice: Some(String::new()), ..d() }, "ESPEAK_VOICE"),
         (Options { tts_pause_after: Some(-1.0), ..d() }, "TTS_PAUSE_AFTER"),
+        (Options { kv_type: Some("q2".to_owned()), ..d() }, "KV_TYPE"),
         (Options { stream_delay_init: Some(16.0), ..d() }, "STREAM_DELAY_INIT"),
         (Options { tts_max_delay: Some(f64::NAN), ..d() }, "TTS_MAX_DELAY"),
         (Options { rtsp_transport: Some("pigeon".into()), ..d() }, "RTSP_TRANSPORT"),
@@ -177,4 +178,15 @@ fn the_command_line_is_sound() {
     assert!(matches!(run.command, Some(Command::Run(r)) if r.options.no_loop == Some(true) && r.source.is_some()));
     let pull = Arguments::parse_from(["vidette", "pull", "minicpm-o-4.5"]);
     assert!(matches!(pull.command, Some(Command::Pull(_))));
+}
+
+#[test]
+fn the_engines_process_gets_no_secrets() {
+    for name in ["PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LC_ALL", "MALLOC_ARENA_MAX", "LD_LIBRARY_PATH"] {
+        assert!(is_for_child(name), "{name}");
+    }
+    for name in ["API_TOKEN", "HF_TOKEN", "CAMERA_PASSWORD", "LIVEKIT_API_SECRET", "NOTIFY_SOCKET", "PATHS", "AWS_KEY"]
+    {
+        assert!(!is_for_child(name), "{name}");
+    }
 }

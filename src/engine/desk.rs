@@ -10,10 +10,11 @@ use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
 use super::utf8::Utf8Stream;
 use super::vision::{EncodedFrame, Eye};
-use super::{JobEvent, JobFinish};
+use super::{JobEvent, JobFinish, Pulse};
 use crate::cancel::CancelFlag;
 use crate::error::{Error, Result};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Everything that a look needs, and the looks.
@@ -24,6 +25,7 @@ pub struct Desk<'m> {
     eye: Eye<'m>,
     /// Most looks at work at once; no more than the session has slots.
     at_once: usize,
+    pulse: Arc<Pulse>,
     /// Longest at work first.
     running: Vec<Running>,
 }
@@ -54,8 +56,15 @@ struct Answer {
 
 impl<'m> Desk<'m> {
     /// A desk for at most `at_once` looks.
-    pub fn new(layout: Layout, speech: SpeechTokens, session: Session<'m>, eye: Eye<'m>, at_once: usize) -> Self {
-        Self { layout, speech, session, eye, at_once: at_once.max(1), running: Vec::new() }
+    pub fn new(
+        layout: Layout,
+        speech: SpeechTokens,
+        session: Session<'m>,
+        eye: Eye<'m>,
+        at_once: usize,
+        pulse: Arc<Pulse>,
+    ) -> Self {
+        Self { layout, speech, session, eye, at_once: at_once.max(1), pulse, running: Vec::new() }
     }
 
     /// Works until the mailbox is closed and everything at work has ended.
@@ -70,7 +79,14 @@ impl<'m> Desk<'m> {
     /// Takes looks on while there is room; waits for one when nothing is at work. False once there will be none.
     fn take_on(&mut self, mailbox: &Mailbox) -> bool {
         while self.running.len() < self.at_once {
-            let next = if self.running.is_empty() { mailbox.take() } else { mailbox.take_now() };
+            let next = if self.running.is_empty() {
+                self.pulse.work(false);
+                let next = mailbox.take();
+                self.pulse.work(true);
+                next
+            } else {
+                mailbox.take_now()
+            };
             let Some(ticket) = next else { break };
             say(&ticket, JobEvent::Started { at: Instant::now() });
             if ticket.job.frames.is_empty() {
@@ -96,7 +112,9 @@ impl<'m> Desk<'m> {
         let Some(i) = self.running.iter().position(|run| matches!(run.stage, Stage::Frames { .. })) else { return };
         let Running { ticket, stage } = &mut self.running[i];
         let Stage::Frames { encoded, fresh } = stage else { return };
-        match self.eye.look(&ticket.job.stream, &ticket.job.frames[encoded.len()]) {
+        let looked = self.eye.look(&ticket.job.stream, &ticket.job.frames[encoded.len()]);
+        self.pulse.beat();
+        match looked {
             Ok((frame, made)) => {
                 encoded.push(frame);
                 *fresh += u32::from(made);
@@ -204,6 +222,8 @@ impl<'m> Desk<'m> {
             return Ok(Some(JobFinish::Length));
         }
         let banned = if job.for_voice { self.speech.unspeakable(self.session.model()) } else { &[] };
+        #[cfg(debug_assertions)]
+        super::fault::strike();
         let chosen = chooser.choose(self.session.logits(look)?, banned)?;
         if self.session.model().ends_turn(chosen) || self.speech.end == Some(chosen) {
             return Ok(Some(JobFinish::Stop));
@@ -240,6 +260,7 @@ impl<'m> Desk<'m> {
             Err(e) => JobEvent::Failed(e),
         };
         say(&ticket, last);
+        self.pulse.end_of_look();
     }
 }
 

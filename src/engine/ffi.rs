@@ -1,31 +1,30 @@
-//! llama.cpp and libmtmd behind safe types: model, vocabulary, vision tower, context, embeddings.
-//! Nearly all of the engine's `unsafe` is here. Not here: start-up and logs (`backend`), what to decode and when (`decode`, `worker`),
-//! checks of model files (`models::inspect`, which must come first: llama.cpp aborts on some bad files).
-//!
-//! The sys crate is used where the safe crate lacks the call (embeddings out, batches with embeddings,
-//! chunk by chunk evaluation); the safe crate owns the backend and the samplers.
+//! llama.cpp behind safe types: model, vocabulary, context, embeddings. By the sys crate, since the safe one lacks embeddings
+//! out and batches with embeddings.
+//! Not here: the vision tower (`tower`), start-up and logs (`backend`), what to decode and when (`session`, `desk`), checks of model files
+//! (`models::inspect`, which must come first: llama.cpp aborts on some bad files).
 
-use super::CancelFlag;
 use super::backend::{last_words, start};
+use super::tower::{ImagePart, Vision};
+use super::{CancelFlag, KvType, Pulse};
 use crate::error::{Error, Result};
 use llama_cpp_sys_2 as sys;
 use std::ffi::{CStr, CString, c_void};
 use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A token id of the language model's vocabulary.
 pub type Token = sys::llama_token;
 
-fn c_path(path: &Path) -> Result<CString> {
+pub(super) fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_encoded_bytes())
         .map_err(|_| Error::invalid("model_path", format!("the path {} holds a NUL byte", path.display())))
 }
 
 /// A loaded language model.
 pub struct Model {
-    raw: NonNull<sys::llama_model>,
+    pub(super) raw: NonNull<sys::llama_model>,
     vocab: NonNull<sys::llama_vocab>,
 }
 
@@ -36,19 +35,30 @@ unsafe impl Send for Model {}
 unsafe impl Sync for Model {}
 
 impl Model {
-    /// Loads a GGUF file that `models::inspect` has passed. `gpu_layers` < 0 puts all layers on the GPU.
+    /// As [`load_telling`](Self::load_telling), when nobody watches.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(path: &Path, gpu_layers: i32) -> Result<Self> {
+        Self::load_telling(path, gpu_layers, &Pulse::default())
+    }
+
+    /// Loads a GGUF file that `models::inspect` has passed, with a beat of `pulse` for each part of it. `gpu_layers` < 0
+    /// puts all layers on the GPU.
     ///
     /// # Errors
     /// When llama.cpp refuses the file; the sentence holds its reason.
-    pub fn load(path: &Path, gpu_layers: i32) -> Result<Self> {
+    pub fn load_telling(path: &Path, gpu_layers: i32, pulse: &Pulse) -> Result<Self> {
         start()?;
         let c = c_path(path)?;
         last_words();
-        // SAFETY: the path is NUL-terminated and outlives the call; null is the documented failure
-        // (llama.h: llama_model_load_from_file).
+        // SAFETY: the path is NUL-terminated and outlives the call, as the pulse does, which the callback gets and only
+        // while loading; null is the documented failure (llama.h: llama_model_load_from_file, progress_callback).
         let raw = unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = gpu_layers;
+            params.progress_callback = Some(on_progress);
+            params.progress_callback_user_data = std::ptr::from_ref(pulse).cast_mut().cast();
             sys::llama_model_load_from_file(c.as_ptr(), params)
         };
         let raw = NonNull::new(raw).ok_or_else(|| {
@@ -161,228 +171,6 @@ impl Drop for Model {
     }
 }
 
-/// Lays `messages` (role, content) out by a chat template, with the opening of the answer at the end.
-/// `None` when llama.cpp does not know the template.
-pub fn apply_chat_template(template: &CStr, messages: &[(&CStr, &CStr)]) -> Option<String> {
-    let chat: Vec<_> = messages
-        .iter()
-        .map(|(role, content)| sys::llama_chat_message { role: role.as_ptr(), content: content.as_ptr() })
-        .collect();
-    let room = messages.iter().map(|(_, c)| c.count_bytes()).sum::<usize>() * 2 + 4096;
-    let mut buffer = vec![0u8; room];
-    // SAFETY: all strings are NUL-terminated and outlive the call; at most `len` bytes are written
-    // (llama.h: llama_chat_apply_template).
-    let n = unsafe {
-        sys::llama_chat_apply_template(
-            template.as_ptr(),
-            chat.as_ptr(),
-            chat.len(),
-            true,
-            buffer.as_mut_ptr().cast(),
-            i32::try_from(buffer.len()).unwrap_or(i32::MAX),
-        )
-    };
-    let n = usize::try_from(n).ok().filter(|n| *n <= buffer.len())?;
-    buffer.truncate(n);
-    String::from_utf8(buffer).ok()
-}
-
-/// The vision tower and its projector.
-pub struct Vision<'m> {
-    raw: NonNull<sys::mtmd_context>,
-    model: &'m Model,
-}
-
-/// One piece of an encoded picture.
-pub enum Part {
-    /// Text tokens around the picture (`<image>` and the like).
-    Tokens(Vec<Token>),
-    /// Embeddings, one row of the model's width for each token.
-    Image(ImagePart),
-}
-
-/// Embeddings of one slice, and the chunk that knows their positions.
-pub struct ImagePart {
-    chunk: Chunk,
-    /// Row-major, `tokens` × model width.
-    pub rows: Vec<f32>,
-    /// Cells taken in the KV cache.
-    pub tokens: usize,
-}
-
-/// An owned copy of a libmtmd chunk without its pixels; it knows the positions (M-RoPE).
-struct Chunk(NonNull<sys::mtmd_input_chunk>);
-
-// SAFETY: a placeholder chunk is plain data (shape and positions) without ties to a thread (mtmd.h:
-// mtmd_input_chunk_get_placeholder).
-unsafe impl Send for Chunk {}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        // SAFETY: made by mtmd_input_chunk_get_placeholder, freed once.
-        unsafe { sys::mtmd_input_chunk_free(self.0.as_ptr()) }
-    }
-}
-
-/// Frees a list of chunks on all paths.
-pub(super) struct Chunks(NonNull<sys::mtmd_input_chunks>);
-
-impl Drop for Chunks {
-    fn drop(&mut self) {
-        // SAFETY: made by mtmd_input_chunks_init, freed once.
-        unsafe { sys::mtmd_input_chunks_free(self.0.as_ptr()) }
-    }
-}
-
-impl<'m> Vision<'m> {
-    /// Loads a projector file that `models::inspect` has passed and paired with `model`.
-    ///
-    /// # Errors
-    /// When libmtmd refuses the file or it can't see.
-    pub fn load(path: &Path, model: &'m Model, use_gpu: bool, threads: i32) -> Result<Self> {
-        let c = c_path(path)?;
-        last_words();
-        // SAFETY: the path outlives the call; `model` outlives the result by the lifetime 'm; null is the
-        // documented failure (mtmd.h: mtmd_init_from_file).
-        let raw = unsafe {
-            let mut params = sys::mtmd_context_params_default();
-            params.use_gpu = use_gpu;
-            params.n_threads = threads;
-            params.print_timings = false;
-            params.warmup = true;
-            sys::mtmd_init_from_file(c.as_ptr(), model.raw.as_ptr(), params)
-        };
-        let raw = NonNull::new(raw).ok_or_else(|| {
-            Error::invalid("projector_load", format!("{} could not be loaded: {}", path.display(), last_words()))
-                .hint("check it with `vidette inspect`, or fetch it again with `vidette pull`")
-        })?;
-        let vision = Self { raw, model };
-        // SAFETY: `raw` is live.
-        if unsafe { sys::mtmd_support_vision(vision.raw.as_ptr()) } {
-            Ok(vision)
-        } else {
-            Err(Error::invalid("projector_blind", format!("{} has no vision tower", path.display()))
-                .hint("give the vision file (mmproj) that belongs to the language model"))
-        }
-    }
-
-    /// True when embeddings and text can't share one causal batch with plain positions.
-    pub fn needs_helper(&self) -> bool {
-        // SAFETY: `raw` is live; a null chunk means the default case, an image (mtmd.h).
-        unsafe {
-            sys::mtmd_decode_use_mrope(self.raw.as_ptr()) || sys::mtmd_decode_use_non_causal(self.raw.as_ptr(), null())
-        }
-    }
-
-    /// Encodes one tightly packed RGB picture. With `first_slice_only` just the overview is kept (the
-    /// reference's `max_slice_nums = 1`), without the text around it.
-    ///
-    /// # Errors
-    /// When the sizes disagree or libmtmd fails.
-    pub fn encode(&mut self, rgb: &[u8], width: u32, height: u32, first_slice_only: bool) -> Result<Vec<Part>> {
-        let expected = u64::from(width) * u64::from(height) * 3;
-        if expected == 0 || expected != rgb.len() as u64 {
-            return Err(Error::internal(
-                "frame_size",
-                format!("a frame of {width}x{height} should have {expected} bytes but has {}", rgb.len()),
-            ));
-        }
-        let chunks = self.split(rgb, width, height)?;
-        let mut parts = Vec::new();
-        // SAFETY: `chunks` is live; indices stay below its size; the chunks belong to the list (mtmd.h).
-        let count = unsafe { sys::mtmd_input_chunks_size(chunks.0.as_ptr()) };
-        for i in 0..count {
-            // SAFETY: as above.
-            let chunk = unsafe { sys::mtmd_input_chunks_get(chunks.0.as_ptr(), i) };
-            // SAFETY: `chunk` is a live element of the list.
-            match unsafe { sys::mtmd_input_chunk_get_type(chunk) } {
-                sys::MTMD_INPUT_CHUNK_TYPE_IMAGE => parts.push(Part::Image(self.encode_chunk(chunk)?)),
-                sys::MTMD_INPUT_CHUNK_TYPE_TEXT if !first_slice_only => parts.push(Part::Tokens(text_tokens(chunk))),
-                _ => {}
-            }
-            if first_slice_only && !parts.is_empty() {
-                break;
-            }
-        }
-        if parts.iter().any(|p| matches!(p, Part::Image(_))) {
-            Ok(parts)
-        } else {
-            Err(Error::internal("frame_chunks", "libmtmd made no image chunk of a frame"))
-        }
-    }
-
-    /// Preprocesses a picture into chunks.
-    pub(super) fn split(&self, rgb: &[u8], width: u32, height: u32) -> Result<Chunks> {
-        // SAFETY: the pixel buffer has width*height*3 bytes (checked by the caller) and is copied by
-        // mtmd_bitmap_init; marker and text are NUL-terminated and outlive the call; bitmap and list are
-        // freed on all paths (mtmd.h: mtmd_tokenize returns 0 on success).
-        unsafe {
-            let bitmap = sys::mtmd_bitmap_init(width, height, rgb.as_ptr());
-            let chunks = NonNull::new(sys::mtmd_input_chunks_init()).map(Chunks);
-            let (false, Some(chunks)) = (bitmap.is_null(), chunks) else {
-                sys::mtmd_bitmap_free(bitmap);
-                return Err(Error::internal("frame_memory", "libmtmd could not allocate for a frame"));
-            };
-            let marker = sys::mtmd_default_marker();
-            let text = sys::mtmd_input_text {
-                text: marker,
-                text_len: CStr::from_ptr(marker).count_bytes(),
-                add_special: false,
-                parse_special: true,
-            };
-            let bitmaps = [bitmap.cast_const()];
-            let code = sys::mtmd_tokenize(self.raw.as_ptr(), chunks.0.as_ptr(), &text, bitmaps.as_ptr(), 1);
-            sys::mtmd_bitmap_free(bitmap);
-            if code == 0 {
-                Ok(chunks)
-            } else {
-                Err(Error::internal("frame_preprocess", format!("libmtmd refused a frame ({code}): {}", last_words())))
-            }
-        }
-    }
-
-    fn encode_chunk(&mut self, chunk: *const sys::mtmd_input_chunk) -> Result<ImagePart> {
-        // SAFETY: `chunk` is a live image chunk of this context; the output is read at once, and its size is
-        // n_tokens × n_embd_inp floats (mtmd.h: mtmd_get_output_embd).
-        unsafe {
-            let code = sys::mtmd_encode_chunk(self.raw.as_ptr(), chunk);
-            if code != 0 {
-                return Err(Error::internal(
-                    "frame_encode",
-                    format!("a frame could not be encoded ({code}): {}", last_words()),
-                ));
-            }
-            let tokens = sys::mtmd_input_chunk_get_n_tokens(chunk);
-            let rows = sys::mtmd_get_output_embd(self.raw.as_ptr());
-            let placeholder = NonNull::new(sys::mtmd_input_chunk_get_placeholder(chunk));
-            match (rows.is_null(), placeholder) {
-                (false, Some(placeholder)) => Ok(ImagePart {
-                    chunk: Chunk(placeholder),
-                    rows: std::slice::from_raw_parts(rows, tokens * self.model.n_embd()).to_vec(),
-                    tokens,
-                }),
-                _ => Err(Error::internal("frame_encode", "libmtmd gave no embeddings for a frame")),
-            }
-        }
-    }
-}
-
-fn text_tokens(chunk: *const sys::mtmd_input_chunk) -> Vec<Token> {
-    let mut n = 0usize;
-    // SAFETY: `chunk` is a live text chunk; the tokens belong to it and are copied at once (mtmd.h).
-    unsafe {
-        let tokens = sys::mtmd_input_chunk_get_tokens_text(chunk, &mut n);
-        if tokens.is_null() { Vec::new() } else { std::slice::from_raw_parts(tokens, n).to_vec() }
-    }
-}
-
-impl Drop for Vision<'_> {
-    fn drop(&mut self) {
-        // SAFETY: made by mtmd_init_from_file, freed once, before the model that it borrows.
-        unsafe { sys::mtmd_free(self.raw.as_ptr()) }
-    }
-}
-
 /// Sizes of a context.
 #[derive(Debug, Clone, Copy)]
 pub struct ContextParams {
@@ -392,6 +180,7 @@ pub struct ContextParams {
     /// Most tokens decoded in one call.
     pub batch: u32,
     pub threads: i32,
+    pub kv: KvType,
 }
 
 /// A llama.cpp context: KV cache and compute buffers. One thread uses it.
@@ -404,8 +193,15 @@ pub struct Context<'m> {
     n_batch: usize,
     sequences: i32,
     /// Looked at by llama.cpp's abort callback; boxed so that its address stays good.
-    watched: Box<Mutex<CancelFlag>>,
+    watched: Box<Watched>,
     _one_thread: PhantomData<*mut ()>,
+}
+
+/// What llama.cpp's abort callback gets.
+#[derive(Default)]
+struct Watched {
+    cancel: Mutex<CancelFlag>,
+    pulse: Mutex<Arc<Pulse>>,
 }
 
 /// What to put into the cache, in order.
@@ -442,6 +238,11 @@ impl<'m> Context<'m> {
             p.n_threads = params.threads;
             p.n_threads_batch = params.threads;
             p.no_perf = true;
+            let kv = match params.kv {
+                KvType::F16 => sys::GGML_TYPE_F16,
+                KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
+            };
+            (p.type_k, p.type_v) = (kv, kv);
             // A row for each token, whatever the file says (`keep_hidden`).
             p.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
             let raw = NonNull::new(sys::llama_init_from_model(model.raw.as_ptr(), p)).ok_or_else(|| {
@@ -454,7 +255,7 @@ impl<'m> Context<'m> {
                         last_words()
                     ),
                 )
-                .hint("lower CONTEXT_TOKENS or ENGINE_SLOTS, or take a smaller quantization")
+                .hint("lower CONTEXT_TOKENS or ENGINE_SLOTS, or take a smaller quantization; KV_TYPE=f16 suits every model")
             })?;
             // Threads that sleep when idle: spinning ones starve the decoder on small machines.
             let mut pool_params = sys::ggml_threadpool_params_default(params.threads);
@@ -463,8 +264,8 @@ impl<'m> Context<'m> {
             if let Some(pool) = pool {
                 sys::llama_attach_threadpool(raw.as_ptr(), pool.as_ptr(), pool.as_ptr());
             }
-            let watched = Box::new(Mutex::new(CancelFlag::default()));
-            let address: *const Mutex<CancelFlag> = &*watched;
+            let watched = Box::new(Watched::default());
+            let address: *const Watched = &*watched;
             sys::llama_set_abort_callback(raw.as_ptr(), Some(should_abort), address.cast_mut().cast());
             let Some(batch) = NonNull::new(sys::llama_batch_ext_init(raw.as_ptr())) else {
                 sys::llama_free(raw.as_ptr());
@@ -494,7 +295,12 @@ impl<'m> Context<'m> {
 
     /// From now on decoding stops at the next node of the graph once this flag is set (on the CPU).
     pub fn watch(&mut self, cancel: &CancelFlag) {
-        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = cancel.clone();
+        *self.watched.cancel.lock().unwrap_or_else(PoisonError::into_inner) = cancel.clone();
+    }
+
+    /// From now on decoding beats this pulse: with every node of the graph on the CPU, else with every batch.
+    pub fn tell(&mut self, pulse: &Arc<Pulse>) {
+        *self.watched.pulse.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(pulse);
     }
 
     /// Forgets the cells of `sequence` from position `from` on. False when the model can't cut there;
@@ -602,6 +408,7 @@ impl<'m> Context<'m> {
         let code =
             unsafe { sys::llama_process(self.raw.as_ptr(), sys::LLAMA_PROCESS_TYPE_DECODE, self.batch.as_ptr()) };
         self.clear_batch();
+        self.watched.pulse.lock().unwrap_or_else(PoisonError::into_inner).beat();
         decode_result(code)
     }
 
@@ -700,9 +507,16 @@ fn decode_result(code: i32) -> Result<()> {
 }
 
 unsafe extern "C" fn should_abort(data: *mut c_void) -> bool {
-    // SAFETY: `data` is the context's own boxed mutex, which it keeps until after llama_free.
-    let watched = unsafe { &*data.cast::<Mutex<CancelFlag>>() };
-    watched.lock().unwrap_or_else(PoisonError::into_inner).is_set()
+    // SAFETY: `data` is the context's own box, which it keeps until after llama_free.
+    let watched = unsafe { &*data.cast::<Watched>() };
+    watched.pulse.lock().unwrap_or_else(PoisonError::into_inner).beat();
+    watched.cancel.lock().unwrap_or_else(PoisonError::into_inner).is_set()
+}
+
+unsafe extern "C" fn on_progress(_: f32, data: *mut c_void) -> bool {
+    // SAFETY: `data` is the pulse that `load_telling` borrows for as long as the call that calls this.
+    unsafe { &*data.cast::<Pulse>() }.beat();
+    true
 }
 
 impl Drop for Context<'_> {

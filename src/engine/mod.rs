@@ -1,22 +1,31 @@
 //! The engine: looks at frames with a vision-language model and writes text, several jobs at a time where that pays.
-//! This file is the wall: what crosses it is plain owned data, so that a thread (today) or a child
-//! process (some day) can stand behind it.
+//! What crosses this file is plain owned data, so that a thread of this process (`worker`) or a child process
+//! (`wall`) can stand behind it.
 //! Not here: what to ask and when (`commentary`), where files come from (`models`).
 
 mod absent;
 #[cfg(feature = "llama")]
 mod backend;
 #[cfg(feature = "llama")]
+#[path = "chat/ffi.rs"]
+mod chat;
+#[cfg(feature = "llama")]
 mod choice;
 #[cfg(feature = "llama")]
 mod desk;
+#[cfg(all(feature = "llama", debug_assertions))]
+#[path = "fault/ffi.rs"]
+pub mod fault;
 #[cfg(feature = "llama")]
 mod ffi;
 #[cfg(any(test, feature = "llama"))]
 mod mailbox;
 #[cfg(feature = "llama")]
 pub mod plain;
+#[cfg(feature = "llama")]
+mod plan;
 pub mod preprocess;
+mod pulse;
 #[cfg(feature = "llama")]
 mod session;
 #[cfg(feature = "llama")]
@@ -25,6 +34,9 @@ mod speech_tokens;
 mod template;
 #[cfg(all(test, feature = "llama"))]
 mod tests;
+#[cfg(feature = "llama")]
+#[path = "tower/ffi.rs"]
+mod tower;
 #[cfg(any(test, feature = "llama"))]
 mod utf8;
 #[cfg(feature = "llama")]
@@ -33,11 +45,14 @@ mod vision;
 mod worker;
 
 pub use absent::AbsentEngine;
+pub use pulse::Pulse;
 // llama.cpp is started once for the process; speech runs on it too.
 #[cfg(feature = "llama")]
 pub use backend::look_in as look_for_backends_in;
 #[cfg(feature = "llama")]
-pub(crate) use backend::{last_words as native_last_words, start as start_native};
+pub(crate) use backend::{last_words as native_last_words, on_native_abort, start as start_native};
+#[cfg(feature = "llama")]
+pub use plan::ModelWeight;
 #[cfg(feature = "llama")]
 pub use vision::FrameLayout;
 #[cfg(feature = "llama")]
@@ -47,17 +62,22 @@ pub use crate::cancel::CancelFlag;
 
 use crate::error::Error;
 use crate::frame::Frame;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
+
+/// The code of the error of a look in which the engine's process ended.
+pub const CRASHED: &str = "engine_crashed";
+/// The code of the error of a look in which the engine's process hung.
+pub const HUNG: &str = "engine_hung";
 
 /// Events of one job waiting for its listener; the engine waits when it is full, so keep reading.
 pub const JOB_EVENTS: usize = 64;
 
 /// The words around the frames. The engine keeps `system` and `instruction` in its KV cache
 /// from job to job, so put what changes each time into `context`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Prompt {
     /// The system turn: who the model is, and the profile.
     pub system: String,
@@ -68,7 +88,7 @@ pub struct Prompt {
 }
 
 /// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 takes the likeliest token always.
     pub temperature: f32,
@@ -87,6 +107,34 @@ impl Default for Sampling {
     /// temperature 0.7, top_p 0.8, top_k 100, repetition_penalty 1.05.
     fn default() -> Self {
         Self { temperature: 0.7, top_p: 0.8, top_k: 100, min_p: 0.0, repeat_penalty: 1.05, seed: None }
+    }
+}
+
+/// How the cache keeps keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KvType {
+    /// 16 bits a number: exact.
+    F16,
+    /// 8.5 bits a number: nearly half the memory, at some error (docs/PERFORMANCE.md). The heads' width must be a
+    /// multiple of 32.
+    Q8_0,
+}
+
+impl KvType {
+    /// As `KV_TYPE` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// Bytes that `numbers` take; a multiple of 32.
+    pub fn bytes(self, numbers: u64) -> u64 {
+        match self {
+            Self::F16 => numbers * 2,
+            Self::Q8_0 => numbers / 32 * 34,
+        }
     }
 }
 
@@ -174,8 +222,15 @@ pub enum JobEvent {
     Failed(Error),
 }
 
+impl JobEvent {
+    /// True when no event of the job follows.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Replaced | Self::Failed(_))
+    }
+}
+
 /// How a job's answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobFinish {
     Stop,
     Length,
@@ -193,8 +248,12 @@ pub struct JobHandle {
 impl JobHandle {
     /// A handle and what the engine holds of it.
     pub fn pair() -> (Self, mpsc::Sender<JobEvent>, CancelFlag) {
-        let (sender, events) = mpsc::channel(JOB_EVENTS);
-        let cancel = CancelFlag::default();
+        Self::pair_of(JOB_EVENTS, CancelFlag::default())
+    }
+
+    /// As [`pair`](Self::pair), with room for that many events and a flag of the caller's making.
+    pub fn pair_of(room: usize, cancel: CancelFlag) -> (Self, mpsc::Sender<JobEvent>, CancelFlag) {
+        let (sender, events) = mpsc::channel(room);
         (Self { events, cancel: cancel.clone() }, sender, cancel)
     }
 
@@ -219,6 +278,8 @@ pub enum EngineState {
     Absent,
     Loading,
     Ready,
+    /// Its process ended or hung; it is being started again.
+    Restarting,
     /// It could not load, or its thread ended.
     Failed,
 }
@@ -240,6 +301,27 @@ pub struct EngineStatus {
     /// Tokens that one stream's prompt and answer may take together.
     pub context_tokens: u32,
     pub load_s: Option<f64>,
+    /// Number of the process that it runs in, when that is one of its own.
+    pub process: Option<u32>,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Why it was started again the last time; stays when it is well again.
+    pub last_restart: Option<Restart>,
+}
+
+/// Why and when the engine's process had to be started again.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Restart {
+    /// What became of the process, in plain words.
+    pub reason: String,
+    /// What llama.cpp said last, if it said anything.
+    pub last_words: Option<String>,
+    /// When that was found, milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// Seconds from then to the next start.
+    pub retry_in_s: f64,
+    /// Starts since the engine last worked well.
+    pub attempt: u32,
 }
 
 /// The engine's door.

@@ -2,9 +2,11 @@
 //! by piece into an empty cache, as a program on libmtmd's helpers does. It loads a model of its own.
 //! Not here: the engine (`worker`), what is made of the figures (`bench`).
 
+use super::KvType;
 use super::backend;
-use super::ffi::{Context, ContextParams, Input, Model, Part, Token, Vision};
+use super::ffi::{Context, ContextParams, Input, Model, Token};
 use super::template::Layout;
+use super::tower::{Part, Vision};
 use super::vision::FrameLayout;
 use super::{Prompt, preprocess};
 use crate::error::{Error, Result};
@@ -90,8 +92,13 @@ pub fn with<T>(config: &PlainConfig, work: impl FnOnce(&mut PlainPath<'_>) -> Re
         FrameLayout::OneSlice => (token("<image>")?, token("</image>")?),
         FrameLayout::Whole => (Vec::new(), Vec::new()),
     };
-    let params =
-        ContextParams { tokens_per_sequence: config.context_tokens, sequences: 1, batch: config.batch, threads };
+    let params = ContextParams {
+        tokens_per_sequence: config.context_tokens,
+        sequences: 1,
+        batch: config.batch,
+        threads,
+        kv: KvType::F16,
+    };
     let mut path = PlainPath {
         vision: Vision::load(&config.projector, &model, gpu, threads)?,
         context: Context::new(&model, params)?,

@@ -2,10 +2,11 @@
 //! in one batch. Not here: whose turn it is (`worker`), how pictures become embeddings
 //! (`vision`), which token comes next (`choice`).
 
-use super::CancelFlag;
-use super::ffi::{Context, Entry, Input, Model, Part, Token};
+use super::ffi::{Context, Entry, Input, Model, Token};
 use super::template::PromptTokens;
+use super::tower::Part;
 use super::vision::{EncodedFrame, Eye};
+use super::{CancelFlag, Pulse};
 use crate::error::{Error, Result};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -146,6 +147,11 @@ impl<'m> Session<'m> {
     #[must_use]
     pub fn bridging(self, bridge: bool) -> Self {
         Self { bridge, ..self }
+    }
+
+    /// From now on every step of work beats this pulse.
+    pub fn tell(&mut self, pulse: &Arc<Pulse>) {
+        self.context.tell(pulse);
     }
 
     /// Tokens that a prompt and its answer may take.

@@ -2,7 +2,8 @@
 //! Not here: what the words say (`commentary`), decoding (`session`).
 
 use super::Prompt;
-use super::ffi::{Model, Token, apply_chat_template};
+use super::chat::apply_chat_template;
+use super::ffi::{Model, Token};
 use std::ffi::CString;
 
 /// Stand-ins for contents while the template is laid out; no template contains them.

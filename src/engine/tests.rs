@@ -3,10 +3,11 @@
 mod together;
 
 use super::ffi::Token;
-use super::ffi::{Context, ContextParams, Input, Model, Part};
+use super::ffi::{Context, ContextParams, Input, Model};
 use super::session::{Look, Session, Turn};
 use super::template::Layout;
 use super::template::PromptTokens;
+use super::tower::Part;
 use super::vision::{EncodedFrame, Eye};
 use super::*;
 use std::path::PathBuf;
@@ -73,7 +74,8 @@ fn config() -> EngineConfig {
     }
 }
 
-const PARAMS: ContextParams = ContextParams { tokens_per_sequence: 1024, sequences: 2, batch: 256, threads: 1 };
+const PARAMS: ContextParams =
+    ContextParams { tokens_per_sequence: 1024, sequences: 2, batch: 256, threads: 1, kv: KvType::F16 };
 
 fn eye(model: &Model) -> Eye<'_> {
     Eye::load(&files().1, model, FrameLayout::OneSlice, false, 1, 1 << 20).unwrap()
@@ -123,6 +125,22 @@ fn greatest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 /// What other batch shapes may change: they sum f16 products in another order.
 const TOLERANCE: f32 = 4e-3;
+
+#[test]
+fn a_cache_of_8_bits_says_nearly_the_same_and_not_quite() {
+    let model = Model::load(&files().0, 0).unwrap();
+    let mut eye = eye(&model);
+    let (name, layout): (Arc<str>, _) = (Arc::from("a"), Layout::of(&model));
+    let (tokens, frames) = (layout.tokens(&model, &prompt(), false), [eye.look(&Arc::from("a"), &frame(1)).unwrap().0]);
+    let [exact, small] = [KvType::F16, KvType::Q8_0].map(|kv| {
+        let mut session = Session::new(&model, Context::new(&model, ContextParams { kv, ..PARAMS }).unwrap(), 2);
+        let look = prefill(&mut session, &mut eye, &name, &tokens, &frames);
+        session.logits(&look).unwrap().to_vec()
+    });
+    let error = greatest_difference(&exact, &small) / spread(&exact);
+    println!("greatest error {error:.5} of the logits' spread");
+    assert!(error > 0.0 && error < 0.05, "{error}");
+}
 
 fn spread(logits: &[f32]) -> f32 {
     logits.iter().copied().fold(f32::MIN, f32::max) - logits.iter().copied().fold(f32::MAX, f32::min)
@@ -255,7 +273,7 @@ fn the_pixels_that_libmtmd_sees_are_those_we_prepared() {
     // A frame prepared by us and the same frame at its native size, preprocessed by libmtmd's own
     // Pillow-exact resize, must give one embedding.
     let model = Model::load(&files().0, 0).unwrap();
-    let mut vision = super::ffi::Vision::load(&files().1, &model, false, 1).unwrap();
+    let mut vision = super::tower::Vision::load(&files().1, &model, false, 1).unwrap();
     let (width, height) = (1280u32, 720u32);
     let rgb: Vec<u8> = (0..width * height)
         .flat_map(|i| [(i % 251) as u8, ((i / width) * 3 % 256) as u8, ((i * 7 / width) % 256) as u8])
@@ -413,7 +431,7 @@ fn the_demo_model_sees_what_its_training_saw() {
     let (weights, folder) = (root.join("gguf/demo"), root.join("tests/data/demo/pixels"));
     let model = Model::load(&weights.join("vidette-demo-Q8_0.gguf"), 0).unwrap();
     let projector = weights.join("vision/vidette-demo-vision-Q8_0.gguf");
-    let mut vision = super::ffi::Vision::load(&projector, &model, false, 2).unwrap();
+    let mut vision = super::tower::Vision::load(&projector, &model, false, 2).unwrap();
     let mut embedding = |rgb: &[u8], (width, height): (u32, u32)| match vision
         .encode(rgb, width, height, true)
         .unwrap()

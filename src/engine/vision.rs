@@ -1,17 +1,19 @@
 //! Frames to embeddings, each once: the vision tower with its cache.
 //! Not here: resampling (`preprocess`), decoding embeddings (`session`).
 
-use super::ffi::{ImagePart, Model, Part, Token, Vision};
+use super::ffi::{Model, Token};
 use super::preprocess;
+use super::tower::{ImagePart, Part, Vision};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// How the projector wants its frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrameLayout {
     /// MiniCPM-V/o (`resampler`): one slice a frame, aspect kept, between `<image>` and `</image>`.
     OneSlice,

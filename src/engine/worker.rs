@@ -5,12 +5,14 @@ use super::backend;
 use super::desk::Desk;
 use super::ffi::{Context, ContextParams, Model};
 use super::mailbox::{Mailbox, Ticket};
+use super::plan::{self, ModelWeight, Plan};
 use super::session::Session;
 use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
 use super::vision::{Eye, FrameLayout};
-use super::{Engine, EngineState, EngineStatus, Job, JobEvent, JobHandle};
+use super::{CancelFlag, Engine, EngineState, EngineStatus, JOB_EVENTS, Job, JobEvent, JobHandle, KvType, Pulse};
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +20,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 /// What the engine needs to know; the files must have passed `models::inspect`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EngineConfig {
     pub language: PathBuf,
     pub projector: PathBuf,
@@ -41,8 +43,12 @@ pub struct EngineConfig {
     pub batch: u32,
     /// 0 takes one for each core.
     pub threads: u32,
-    /// Layers on the GPU; negative for all, 0 for none.
+    /// Layers on the GPU; negative for as many as fit, 0 for none.
     pub gpu_layers: i32,
+    /// What the model takes, so that it can be planned what fits; `None` has everything tried.
+    pub weight: Option<ModelWeight>,
+    /// How the cache keeps keys and values.
+    pub kv: KvType,
     /// Most bytes of frame embeddings kept.
     pub embedding_cache_bytes: usize,
 }
@@ -63,6 +69,8 @@ impl EngineConfig {
             batch: 512,
             threads: 0,
             gpu_layers: -1,
+            weight: None,
+            kv: KvType::F16,
             embedding_cache_bytes: 64 << 20,
         }
     }
@@ -81,6 +89,7 @@ impl EngineConfig {
 pub struct LlamaEngine {
     mailbox: Arc<Mailbox>,
     status: watch::Receiver<EngineStatus>,
+    pulse: Arc<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -91,6 +100,7 @@ impl LlamaEngine {
     /// When the operating system gives no thread.
     pub fn spawn(config: EngineConfig) -> Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
+        let pulse = Arc::new(Pulse::default());
         let (tell, status) = watch::channel(EngineStatus {
             state: EngineState::Loading,
             model: Some(config.name.clone()),
@@ -101,11 +111,27 @@ impl LlamaEngine {
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn({
-                let mailbox = Arc::clone(&mailbox);
-                move || run(&config, &mailbox, &tell)
+                let (mailbox, pulse) = (Arc::clone(&mailbox), Arc::clone(&pulse));
+                move || run(&config, &mailbox, &tell, &pulse)
             })
             .map_err(|e| Error::internal("engine_thread", format!("no thread for the engine: {e}")))?;
-        Ok(Self { mailbox, status, thread: Mutex::new(Some(thread)) })
+        Ok(Self { mailbox, status, pulse, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Its thread's signs of life.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// As [`Engine::submit`], with room for that many events, for an owner who lets them gather.
+    pub fn submit_with_room(&self, job: Job, room: usize) -> JobHandle {
+        let (handle, events, cancel) = JobHandle::pair_of(room, CancelFlag::default());
+        if let Err(ticket) = self.mailbox.put(Ticket { job, events, cancel }) {
+            let why = self.status.borrow().message.clone().unwrap_or_else(|| "the engine has ended".to_owned());
+            // The channel is new, so there is room for this.
+            let _told = ticket.events.try_send(JobEvent::Failed(Error::unavailable("engine_ended", why)));
+        }
+        handle
     }
 
     /// Takes no more jobs and waits for the thread; the running job ends at its next token. Blocks.
@@ -127,13 +153,7 @@ impl Drop for LlamaEngine {
 
 impl Engine for LlamaEngine {
     fn submit(&self, job: Job) -> JobHandle {
-        let (handle, events, cancel) = JobHandle::pair();
-        if let Err(ticket) = self.mailbox.put(Ticket { job, events, cancel }) {
-            let why = self.status.borrow().message.clone().unwrap_or_else(|| "the engine has ended".to_owned());
-            // The channel is new, so there is room for this.
-            let _told = ticket.events.try_send(JobEvent::Failed(Error::unavailable("engine_ended", why)));
-        }
-        handle
+        self.submit_with_room(job, JOB_EVENTS)
     }
 
     fn status(&self) -> watch::Receiver<EngineStatus> {
@@ -142,8 +162,8 @@ impl Engine for LlamaEngine {
 }
 
 /// The thread's body: load, serve, and say so when it ends.
-fn run(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineStatus>) {
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(config, mailbox, tell)));
+fn run(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineStatus>, pulse: &Arc<Pulse>) {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(config, mailbox, tell, pulse)));
     let message = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(e)) => Some(e.to_string()),
@@ -159,8 +179,14 @@ fn run(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineStat
     mailbox.close();
 }
 
-fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineStatus>) -> Result<()> {
+fn serve(
+    config: &EngineConfig,
+    mailbox: &Mailbox,
+    tell: &watch::Sender<EngineStatus>,
+    pulse: &Arc<Pulse>,
+) -> Result<()> {
     let began = Instant::now();
+    pulse.work(true);
     let threads = match config.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n as usize,
@@ -168,30 +194,57 @@ fn serve(config: &EngineConfig, mailbox: &Mailbox, tell: &watch::Sender<EngineSt
     let threads = i32::try_from(threads.min(512)).unwrap_or(1);
     backend::start()?;
     let gpu = if config.gpu_layers == 0 { None } else { backend::gpu_name() };
-    let model = Model::load(&config.language, if gpu.is_some() { config.gpu_layers } else { 0 })?;
-    let eye = Eye::load(
-        &config.projector,
-        &model,
-        config.frame_layout,
-        gpu.is_some(),
-        threads,
-        config.embedding_cache_bytes,
-    )?;
+    let memory = gpu.as_ref().and_then(|_| backend::gpu_memory());
+    let plan = match (&config.weight, memory) {
+        _ if gpu.is_none() => Plan::asked(0),
+        (Some(weight), Some((free, _))) if config.gpu_layers < 0 => {
+            plan::plan(weight, u64::from(config.context_tokens) * u64::from(config.slots.max(1)), free)
+        }
+        _ => Plan::asked(config.gpu_layers),
+    };
+    if let Some(sentence) = &plan.sentence {
+        tracing::warn!("{sentence}");
+        tell.send_modify(|status| {
+            let notice = status.notice.take().map_or_else(String::new, |notice| format!("{notice}; "));
+            status.notice = Some(notice + sentence);
+        });
+    }
+    let model = Model::load_telling(&config.language, plan.layers, pulse)?;
+    pulse.beat();
+    let eye =
+        Eye::load(&config.projector, &model, config.frame_layout, plan.vision, threads, config.embedding_cache_bytes)?;
     let trained = model.n_ctx_train();
     let tokens_per_sequence = if trained > 0 { config.context_tokens.min(trained) } else { config.context_tokens };
-    let params = ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads };
+    let kv = config.kv;
+    let params =
+        ContextParams { tokens_per_sequence, sequences: config.slots.max(1), batch: config.batch, threads, kv };
     let context = Context::new(&model, params)?;
     let (layout, speech) = (Layout::of(&model), SpeechTokens::of(&model));
-    let session = Session::new(&model, context, config.slots.max(1) as usize).bridging(gpu.is_some());
-    let at_once = config.at_once(gpu.is_some());
+    let mut session = Session::new(&model, context, config.slots.max(1) as usize).bridging(plan.layers != 0);
+    session.tell(pulse);
+    let at_once = config.at_once(plan.layers != 0);
     let load_s = began.elapsed().as_secs_f64();
-    tracing::info!(model = %config.name, device = gpu.as_deref().unwrap_or("cpu"), load_s, "engine ready");
+    let device = gpu.as_deref().unwrap_or("cpu");
+    match backend::gpu_memory().filter(|_| gpu.is_some()) {
+        Some((free, total)) => tracing::info!(
+            model = %config.name,
+            device,
+            layers = %plan.share(config.weight.map(|w| w.layers)),
+            vision_on_gpu = plan.vision,
+            gpu_used_mib = (total.saturating_sub(free)) >> 20,
+            gpu_mib = total >> 20,
+            kv = kv.name(),
+            load_s,
+            "engine ready"
+        ),
+        None => tracing::info!(model = %config.name, device, load_s, "engine ready"),
+    }
     tell.send_modify(|status| {
         status.state = EngineState::Ready;
         status.device = Some(gpu.unwrap_or_else(|| "cpu".to_owned()));
         status.context_tokens = u32::try_from(session.budget()).unwrap_or(u32::MAX);
         status.load_s = Some(load_s);
     });
-    Desk::new(layout, speech, session, eye, at_once).serve(mailbox);
+    Desk::new(layout, speech, session, eye, at_once, Arc::clone(pulse)).serve(mailbox);
     Ok(())
 }

@@ -106,8 +106,12 @@ pub struct ClauseHandle {
 impl ClauseHandle {
     /// A handle and what the voice holds of it.
     pub fn pair() -> (Self, mpsc::Sender<ClauseEvent>, CancelFlag) {
-        let (sender, events) = mpsc::channel(CLAUSE_EVENTS);
-        let cancel = CancelFlag::default();
+        Self::pair_of(CLAUSE_EVENTS, CancelFlag::default())
+    }
+
+    /// As [`pair`](Self::pair), with room for that many events and a flag of the caller's making.
+    pub fn pair_of(room: usize, cancel: CancelFlag) -> (Self, mpsc::Sender<ClauseEvent>, CancelFlag) {
+        let (sender, events) = mpsc::channel(room);
         (Self { events, cancel: cancel.clone() }, sender, cancel)
     }
 }
@@ -119,7 +123,7 @@ impl Drop for ClauseHandle {
 }
 
 /// How the voice is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum VoiceState {
     /// Not wanted; nothing was loaded.

@@ -14,8 +14,9 @@ use warp::http::StatusCode;
 
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// 200 as long as a restart would not help: a model that never loaded needs a person, one that ran and then
-/// failed needs a new process.
+/// 200 as long as a restart would not help: a model that never loaded needs a person, an engine's process that ended
+/// is started again anyway, and the video goes on meanwhile; but an engine inside that ran and then failed needs a new
+/// process.
 pub(super) async fn live(face: Arc<Face>) -> Answer {
     let state = face.engine.borrow().state;
     if state == EngineState::Failed && face.been_ready.load(Ordering::Relaxed) {
@@ -32,6 +33,9 @@ pub(super) async fn ready(face: Arc<Face>) -> Answer {
     let (code, message) = match status.state {
         EngineState::Ready => return Ok(json(StatusCode::OK, &object!({"ready": true}))),
         EngineState::Loading => ("engine_loading", "the model is being loaded".to_owned()),
+        EngineState::Restarting => {
+            ("engine_restarting", status.message.unwrap_or_else(|| "the engine is being started again".to_owned()))
+        }
         EngineState::Absent => ("engine_absent", status.message.unwrap_or_else(|| "there is no model".to_owned())),
         EngineState::Failed => ("engine_failed", status.message.unwrap_or_else(|| "the engine failed".to_owned())),
     };
@@ -39,7 +43,7 @@ pub(super) async fn ready(face: Arc<Face>) -> Answer {
 }
 
 pub(super) async fn metrics(face: Arc<Face>) -> Answer {
-    let usage = Usage::now();
+    let usage = Usage::now(face.engine.borrow().process);
     face.metrics.note_process(usage.memory_bytes, usage.cpu_s);
     let text = face.metrics.encode();
     Ok(typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text.into()))

@@ -1,12 +1,18 @@
 //! From options to an engine at work: finds the model's files, has them inspected, starts the engine on them.
 //! `run` and `ask` load a model by this one path. Not here: inspection itself (`models`), the engine (`engine`).
 
-use crate::config::ModelConfig;
 #[cfg(feature = "llama")]
-use crate::engine::LlamaEngine;
+use crate::config::EngineProcess;
+#[cfg(feature = "llama")]
+use crate::config::KvChoice;
+use crate::config::ModelConfig;
 use crate::engine::{AbsentEngine, Engine, EngineState, SamplingChoice};
+#[cfg(feature = "llama")]
+use crate::engine::{EngineConfig, KvType, LlamaEngine, ModelWeight};
 use crate::error::{Error, Result};
 use crate::models::{self, ModelFiles};
+#[cfg(feature = "llama")]
+use crate::wall::{Launch, ProcessEngine};
 use std::path::PathBuf;
 use std::sync::Arc;
 #[cfg(feature = "llama")]
@@ -33,11 +39,28 @@ pub struct OpenEngine {
     /// What the model speaks with, or what it lacks for that, in words.
     pub own_voice: std::result::Result<OwnVoice, String>,
     #[cfg(feature = "llama")]
-    llama: Option<Arc<LlamaEngine>>,
+    behind: Option<Behind>,
+}
+
+/// What is behind the door.
+#[cfg(feature = "llama")]
+enum Behind {
+    Thread(Arc<LlamaEngine>),
+    Process(Arc<ProcessEngine>),
+}
+
+#[cfg(feature = "llama")]
+impl Behind {
+    fn stop(&self) {
+        match self {
+            Self::Thread(engine) => engine.stop(),
+            Self::Process(engine) => engine.stop(),
+        }
+    }
 }
 
 /// A model that has files to speak with its own voice; they were not looked into.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(not(feature = "llama"), expect(dead_code, reason = "a build without an engine has no model to speak"))]
 pub struct OwnVoice {
     pub files: ModelFiles,
@@ -49,6 +72,9 @@ pub struct OwnVoice {
     pub gpu: bool,
     /// 0 takes one for each core.
     pub threads: u32,
+    /// The process that the engine runs in, and the voice should; `None` for this one.
+    #[cfg(feature = "llama")]
+    pub process: Option<Arc<ProcessEngine>>,
 }
 
 impl OpenEngine {
@@ -60,7 +86,7 @@ impl OpenEngine {
             demo: None,
             own_voice: Err("there is no model".to_owned()),
             #[cfg(feature = "llama")]
-            llama: None,
+            behind: None,
         }
     }
 
@@ -82,11 +108,12 @@ impl OpenEngine {
         Err(Error::unavailable("engine_failed", message))
     }
 
-    /// Waits for the engine's thread, but not for ever: a frame that is being encoded can't be interrupted.
+    /// Ends the engine's process; waits for its thread, but not for ever: a frame that is being encoded can't be
+    /// interrupted.
     pub async fn stop(self) {
         #[cfg(feature = "llama")]
-        if let Some(llama) = self.llama {
-            let stopped = tokio::task::spawn_blocking(move || llama.stop());
+        if let Some(behind) = self.behind {
+            let stopped = tokio::task::spawn_blocking(move || behind.stop());
             if tokio::time::timeout(ENGINE_GRACE, stopped).await.is_err() {
                 tracing::warn!("the engine is still at work; ending without it");
             }
@@ -94,11 +121,16 @@ impl OpenEngine {
     }
 }
 
-/// Finds, inspects and starts the model.
+/// Finds, inspects and starts the model inside this process.
 ///
 /// # Errors
 /// When there is no model, or the one that was found can't be used.
 pub async fn open(config: &ModelConfig) -> Result<OpenEngine> {
+    open_at(config, None).await
+}
+
+/// As [`open`], in a process of its own when `log` gives what that process logs.
+async fn open_at(config: &ModelConfig, log: Option<&str>) -> Result<OpenEngine> {
     let (path, dir) = (config.path.clone(), config.dir.clone());
     // Inspection reads headers from disk.
     let found = tokio::task::spawn_blocking(move || match path {
@@ -109,19 +141,20 @@ pub async fn open(config: &ModelConfig) -> Result<OpenEngine> {
     });
     let found = found.await.map_err(|e| Error::internal("model_search", e.to_string()))?;
     let files = found.map_err(|e| if e.code == NONE { e.hint(advice(&ADVISED)) } else { e })?;
-    start(config, files).await
+    start(config, files, log).await
 }
 
 /// The code of there being no model at all.
 const NONE: &str = "model_none_installed";
 
 /// As [`open`], for a program that goes on without a model: one that was named must work; of those found by
-/// ourselves a broken one becomes the engine's status.
+/// ourselves a broken one becomes the engine's status. It runs where the configuration wants it; `log` is what a
+/// process of its own logs.
 ///
 /// # Errors
 /// When the model that was named can't be used.
-pub async fn open_or_tell(config: &ModelConfig) -> Result<OpenEngine> {
-    match open(config).await {
+pub async fn open_or_tell(config: &ModelConfig, log: &str) -> Result<OpenEngine> {
+    match open_at(config, Some(log)).await {
         Err(e) if config.path.is_none() => Ok(OpenEngine::absent(&e, e.code != NONE)),
         opened => opened,
     }
@@ -173,9 +206,8 @@ pub fn find_backends(config: &ModelConfig) {
 }
 
 #[cfg(feature = "llama")]
-async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
-    use crate::engine::{EngineConfig, FrameLayout};
-    find_backends(config);
+async fn start(config: &ModelConfig, files: ModelFiles, log: Option<&str>) -> Result<OpenEngine> {
+    use crate::engine::FrameLayout;
     for note in &files.notes {
         tracing::info!("{note}");
     }
@@ -205,19 +237,20 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
     let resampler = projector.projector_type == "resampler";
     let demo = language.demo.then(|| language.path.parent().map(std::path::Path::to_owned)).flatten();
     let sampling = choice(language.sampling);
-    let own_voice = mute.map_or_else(
-        || {
-            Ok(OwnVoice {
-                files: voice_files,
-                width: language.n_embd as usize,
-                tokens: language.n_vocab as usize,
-                gpu: config.gpu_layers != 0,
-                threads: config.threads,
-            })
-        },
-        Err,
-    );
-    let engine = Arc::new(LlamaEngine::spawn(EngineConfig {
+    let (width, tokens) = (language.n_embd as usize, language.n_vocab as usize);
+    let kv = match config.kv {
+        KvChoice::F16 => KvType::F16,
+        KvChoice::Q8_0 => KvType::Q8_0,
+    };
+    let weight = ModelWeight {
+        language_bytes: language.bytes,
+        vision_bytes: projector.bytes,
+        layers: language.n_layer,
+        cell_bytes: kv.bytes(2 * u64::from(language.n_head_kv) * u64::from(language.head_dim)),
+    };
+    let engine = EngineConfig {
+        weight: Some(weight),
+        kv,
         frame_layout: if resampler { FrameLayout::OneSlice } else { FrameLayout::Whole },
         name,
         warning,
@@ -229,11 +262,48 @@ async fn start(config: &ModelConfig, files: ModelFiles) -> Result<OpenEngine> {
         gpu_layers: config.gpu_layers,
         embedding_cache_bytes: config.embedding_cache_bytes,
         ..EngineConfig::new(language.path, projector.path)
-    })?);
-    Ok(OpenEngine { door: Arc::clone(&engine) as Arc<dyn Engine>, sampling, demo, own_voice, llama: Some(engine) })
+    };
+    let (door, behind): (Arc<dyn Engine>, _) = match log.filter(|_| config.process == EngineProcess::Child) {
+        Some(log) => {
+            let engine = Arc::new(ProcessEngine::spawn(launch(config, log), engine)?);
+            (Arc::clone(&engine) as _, Behind::Process(engine))
+        }
+        None => {
+            find_backends(config);
+            let engine = Arc::new(LlamaEngine::spawn(engine)?);
+            (Arc::clone(&engine) as _, Behind::Thread(engine))
+        }
+    };
+    let process = match &behind {
+        Behind::Process(engine) => Some(Arc::clone(engine)),
+        Behind::Thread(_) => None,
+    };
+    let own_voice = match mute {
+        None => Ok(OwnVoice {
+            files: voice_files,
+            width,
+            tokens,
+            gpu: config.gpu_layers != 0,
+            threads: config.threads,
+            process,
+        }),
+        Some(lack) => Err(lack),
+    };
+    Ok(OpenEngine { door, sampling, demo, own_voice, behind: Some(behind) })
+}
+
+#[cfg(feature = "llama")]
+fn launch(config: &ModelConfig, log: &str) -> Launch {
+    Launch {
+        program: Launch::own_program(),
+        environment: crate::config::child_environment(),
+        log: log.to_owned(),
+        stall: config.stall_timeout,
+        backends: config.backends.clone(),
+    }
 }
 
 #[cfg(not(feature = "llama"))]
-async fn start(_: &ModelConfig, _: ModelFiles) -> Result<OpenEngine> {
+async fn start(_: &ModelConfig, _: ModelFiles, _: Option<&str>) -> Result<OpenEngine> {
     Err(Error::unavailable("engine_not_built", "this build has no engine").hint("build with the feature `llama`"))
 }

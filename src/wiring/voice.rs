@@ -86,7 +86,11 @@ async fn open_own(own: OwnVoice, chosen: Option<std::path::PathBuf>) -> Result<A
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if own.threads == 0 { cores() } else { own.threads as usize };
     let options = Options { gpu: own.gpu, threads, ..Options::default() };
-    Ok(Arc::new(MiniCpmVoice::spawn(MiniCpmConfig { files, options })?))
+    let config = MiniCpmConfig { files, options };
+    Ok(match own.process {
+        Some(process) => Arc::new(process.voice(config)),
+        None => Arc::new(MiniCpmVoice::spawn(config)?),
+    })
 }
 
 #[cfg(not(feature = "llama"))]

@@ -5,7 +5,7 @@ import { t, has, spoken, speaks } from './language.js';
 
 const COLOUR = {
   source: { stopped: 'off', connecting: 'busy', streaming: 'good', stalled: 'busy', retrying: 'bad', ended: 'off' },
-  engine: { absent: 'bad', loading: 'busy', ready: 'good', failed: 'bad' },
+  engine: { absent: 'bad', loading: 'busy', ready: 'good', restarting: 'busy', failed: 'bad' },
   voice: { off: 'off', loading: 'busy', ready: 'good', speaking: 'good', unavailable: 'bad' },
 };
 const known = (kind, state) => (has(`${kind}.${state}`) ? t(`${kind}.${state}`) : String(state));

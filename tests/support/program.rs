@@ -260,13 +260,6 @@ impl Parts {
     }
 }
 
-/// Kilobytes of memory that the process holds.
-pub fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// A clip of moving test pictures, 640x360 at 25 fps, made by ffmpeg.
 pub fn clip(name: &str, seconds: u32) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);

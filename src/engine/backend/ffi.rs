@@ -84,12 +84,23 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: 
     });
 }
 
+/// Where llama.cpp's last words before an abort go, besides the log.
+static ABORT_HOOK: OnceLock<fn(&str)> = OnceLock::new();
+
+/// Has `hook` called with llama.cpp's words when it is about to abort the process. Only the first hook counts.
+pub fn on_native_abort(hook: fn(&str)) {
+    let _only_the_first = ABORT_HOOK.set(hook);
+}
+
 unsafe extern "C" fn on_abort(message: *const c_char) {
     // A panic must not unwind into C; the process ends right after this.
     let _logged = std::panic::catch_unwind(|| {
         if !message.is_null() {
             // SAFETY: ggml.h gives a NUL-terminated string that lives during the call.
             let message = unsafe { CStr::from_ptr(message) }.to_string_lossy();
+            if let Some(hook) = ABORT_HOOK.get() {
+                hook(&message);
+            }
             tracing::error!(target: "vidette::llama", "llama.cpp aborts the process: {message}");
         }
     });

@@ -4,5 +4,5 @@
 mod ffi;
 mod plugins;
 
-pub use ffi::{gpu_memory, gpu_name, last_words, start};
+pub use ffi::{gpu_memory, gpu_name, last_words, on_native_abort, start};
 pub use plugins::look_in;

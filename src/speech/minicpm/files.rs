@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const ANEW: &str = "fetch the voice's files again with `vidette pull --voice`, all from one place";
 
 /// Where the seven files lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SpeechFiles {
     /// Language model that writes audio codes.
     pub tts: PathBuf,

@@ -7,7 +7,7 @@ use super::noise::Random;
 use crate::error::{Error, Result};
 
 /// How codes are chosen; the defaults are the reference's.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SpeechSampling {
     pub temperature: f32,
     /// A code's logit is divided by this to the power of its count among the last codes (multiplied if negative).

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(10);
 
 /// What the voice needs to know; the files must have passed [`inspect_for`](super::inspect_for).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct MiniCpmConfig {
     pub files: SpeechFiles,
     pub options: Options,

@@ -21,7 +21,7 @@ const CODES_AHEAD: usize = 50;
 const SAMPLER: u64 = 1;
 
 /// How the voice is loaded.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Options {
     /// Use a GPU if there is one.
     pub gpu: bool,
