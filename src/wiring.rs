@@ -1,6 +1,6 @@
 //! Puts the rooms together: engine, voice, streams with their sources, the HTTP face; and takes them apart in order.
-//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`), to LiveKit rooms (`rooms`); what
-//! the service manager is told (`service`).
+//! Not here: what any of them does; from options to an engine (`model`), to a voice (`voice`), to LiveKit rooms (`rooms`);
+//! what the service manager is told (`service`).
 
 pub(crate) mod model;
 mod rooms;

@@ -270,10 +270,10 @@ fn resident(program: &Program) -> u64 {
 #[test]
 fn memory_stays_bounded_while_it_watches() {
     let program = watching("test:ball@640x360", &["--max-tokens", "8"]);
-    program.until("looking", 120, |s| s["commentary"]["looks"].as_u64() > Some(20));
+    program.until("looking", PATIENCE, |s| s["commentary"]["looks"].as_u64() > Some(20));
     let before = resident(&program);
     let looks = program.json("/api/status")["commentary"]["looks"].as_u64().unwrap();
-    program.until("looking on", 240, |s| s["commentary"]["looks"].as_u64() > Some(looks + 60));
+    program.until("looking on", PATIENCE, |s| s["commentary"]["looks"].as_u64() > Some(looks + 60));
     let after = resident(&program);
     assert!(after < before + 48 * 1024, "{before} KiB became {after} KiB");
 }
