@@ -16,14 +16,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How many answers of each group must be right, of how many.
-const RIGHT: [(&str, usize, usize); 6] = [
-    ("backwards", 17, 20),
+/// How many answers of each group must be right, of how many. Some have one less than was reached, for processors that round
+/// otherwise.
+const RIGHT: [(&str, usize, usize); 8] = [
+    ("backwards", 18, 20),
+    ("elsewhere", 11, 12),
     ("event", 5, 5),
-    ("exchange", 19, 24),
-    ("other", 7, 8),
-    ("plain", 71, 80),
+    ("exchange", 22, 24),
+    ("other", 8, 8),
+    ("plain", 79, 80),
     ("quiet", 15, 15),
+    ("repeated", 12, 12),
 ];
 /// The same on a running stream.
 const RIGHT_LIVE: (usize, usize) = (7, 8);
@@ -65,7 +68,10 @@ fn answers(questions: &[Value]) -> Vec<String> {
             Value::Bool(true) => names.map(|name| exchanged(name, folder.path())).collect(),
             _ => names.map(|name| data().join(name)).collect(),
         };
-        let line = json!({"id": id, "frames": frames, "instruction": question["instruction"], "max_tokens": 96});
+        let mut line = json!({"id": id, "frames": frames, "instruction": question["instruction"], "max_tokens": 96});
+        if let Some(said) = question.get("context") {
+            line["context"] = said.clone();
+        }
         lines.push_str(&format!("{line}\n"));
     }
     let batch = folder.path().join("questions.jsonl");

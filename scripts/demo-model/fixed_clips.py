@@ -39,9 +39,11 @@ class Writer:
             names.append(of[svg])
         return names
 
-    def ask(self, group, frames, question, exchange=False):
+    def ask(self, group, frames, question, exchange=False, context=()):
         skill, instruction, answer = question
         line = {"group": group, "skill": skill, "frames": frames, "instruction": instruction, "answer": answer}
+        if context:
+            line["context"] = list(context)
         if exchange:
             line["exchange"] = True
         self.lines.append(line)
@@ -165,6 +167,17 @@ def others(rng, out):
         out.ask("other", frames, language.ask(rng, f, "other", seen=i % 2 == 0, augment=False))
 
 
+def remembered(rng, out):
+    """Reminded of what was said of another scene, and of what was said of this one."""
+    clips = [drawn(rng, 4, worth) for _ in range(4)]
+    frames = [out.clip(clip) for clip in clips]
+    for i, clip in enumerate(clips):
+        f, g = scenes.facts(clip), scenes.facts(clips[i - 1])
+        for one, other in pairs(rng, f, g, ("describe", "count", "where")):
+            out.ask("elsewhere", frames[i], one, context=[other[2]])
+            out.ask("repeated", frames[i], (one[0], one[1], language.NOTHING_NEW), context=[one[2]])
+
+
 def live(rng, out):
     """One still picture for a running stream, and what it is asked there, one instruction after the other."""
     clip = drawn(rng, 1, lambda c: c["text"] and len(c["objects"]) >= 2 and not c["text"]["clock"])
@@ -180,7 +193,7 @@ def main(folder):
         old.unlink()
     out = Writer(folder)
     rng = np.random.default_rng(20)
-    for part in (plain, exchange, backwards, vigils, others, live):
+    for part in (plain, exchange, backwards, vigils, others, live, remembered):
         part(rng, out)
     text = "".join(json.dumps(line) + "\n" for line in out.lines)
     (folder / "questions.jsonl").write_text(text)
