@@ -491,6 +491,35 @@ async fn an_engine_that_never_answers_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_that_waits_has_the_newest_frames_when_its_turn_comes() {
+    let mut house = House::started(0.0).await;
+    let newest = |taken: &Taken| taken.job.frames.last().unwrap().seq;
+    house.frame(0);
+    let first = house.job().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    house.frame(1);
+    house.frame(2);
+    let second = house.job().await;
+    assert_eq!((newest(&first), newest(&second)), (0, 2));
+    assert_eq!((second.at - first.at).as_millis() / 10, 100, "not at each frame");
+    assert!(first.cancel.is_set() && !second.cancel.is_set());
+    // As long as there is no newer one, it keeps its own.
+    house.no_job_for(Duration::from_secs(20)).await;
+    house.frame(3);
+    let third = house.job().await;
+    third.start().await;
+    // The engine is at it: nothing is changed under its hands.
+    house.frame(4);
+    house.no_job_for(Duration::from_secs(20)).await;
+    third.answer("Now.").await;
+    let (_, said) = house.utterance().await;
+    assert_eq!((said.stamps.newest_frame, said.utterance), (3, 1));
+    assert_eq!((house.counted("jobs_dropped"), house.stream.status().commentary.looks), (2, 1));
+    // And what came meanwhile is looked at next.
+    assert_eq!(newest(&house.job().await), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replaced_job_is_counted_and_taken_again() {
     let mut house = House::started(0.04).await;
     house.frame(0);

@@ -1,6 +1,7 @@
 //! The load of several streams: each takes a frame every period, has it described, and starts the next look when this
-//! one is done, with a fresh frame when it is late; as the program's commentary does. Then an instruction changes in
-//! some of them. Knows the engine by its trait only. Not here: looks one after the other (`looks`).
+//! one is done, with a fresh frame when it is late; one that waits for its turn gets newer frames; as in the program's
+//! commentary. Then an instruction changes in some of them. Knows the engine by its trait only. Not here: looks one after
+//! the other (`looks`).
 
 use super::machine::Power;
 use super::numbers::Spread;
@@ -8,6 +9,7 @@ use super::pictures::Pictures;
 use super::{INSTRUCTION, NEW_INSTRUCTION, Plan, prompt};
 use crate::engine::{Engine, Job, JobEvent, JobHandle, Sampling};
 use crate::error::{Error, Result};
+use crate::frame::Frame;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +19,8 @@ use tokio::task::JoinSet;
 
 /// Changes of instruction that are measured, each in another stream.
 const CHANGES: usize = 3;
+/// How long a look waits until newer frames take the place of its own, as in the program's commentary.
+const REFRESH: Duration = Duration::from_secs(1);
 /// How much longer than asked for a phase may take when the engine is slow, and how long it may take at any rate.
 const PATIENCE: u32 = 4;
 const LEAST_PATIENCE: Duration = Duration::from_secs(30);
@@ -204,14 +208,13 @@ async fn stream(
             }
             _ = stopped.changed() => return Ok(looks),
         }
-        let frames = shared.pictures.window(newest, plan.frames);
+        let mut frames = shared.pictures.window(newest, plan.frames);
         newest += 1;
-        let captured = frames.last().map_or_else(Instant::now, |frame| frame.captured);
-        let submit = |order: Order| -> JobHandle {
+        let submit = |order: Order, frames: &[Arc<Frame>]| -> JobHandle {
             shared.engine.submit(Job {
                 stream: Arc::clone(&name),
                 prompt: prompt(order.instruction),
-                frames: frames.clone(),
+                frames: frames.to_vec(),
                 max_tokens: plan.tokens,
                 sampling: Sampling { seed: Some(1), ..Sampling::default() },
                 for_voice: false,
@@ -219,8 +222,8 @@ async fn stream(
                 urgent: order.since.is_some(),
             })
         };
-        let mut handle = submit(order);
-        let mut first = None;
+        let mut handle = submit(order, &frames);
+        let (mut first, mut begun, mut handed_in) = (None, false, Instant::now());
         loop {
             tokio::select! {
                 _ = stopped.changed() => return Ok(looks),
@@ -228,10 +231,17 @@ async fn stream(
                     if changed.is_err() { return Ok(looks); }
                     // The running answer is under an instruction that no longer holds.
                     order = *ordered.borrow_and_update();
-                    handle = submit(order);
-                    first = None;
+                    handle = submit(order, &frames);
+                    (first, begun, handed_in) = (None, false, Instant::now());
+                }
+                () = tokio::time::sleep_until((handed_in + REFRESH).into()), if !begun => {
+                    frames = shared.pictures.window(newest, plan.frames);
+                    newest += 1;
+                    handle = submit(order, &frames);
+                    handed_in = Instant::now();
                 }
                 event = handle.events.recv() => match event {
+                    Some(JobEvent::Started { .. }) => begun = true,
                     Some(JobEvent::Text { at, .. }) => {
                         first = first.or(Some(at));
                         if let Some(since) = order.since.take() {
@@ -240,6 +250,7 @@ async fn stream(
                         }
                     }
                     Some(JobEvent::Done { at, tokens, .. }) => {
+                        let captured = frames.last().map_or(at, |frame| frame.captured);
                         if shared.done[number].fetch_add(1, Ordering::Relaxed) > 0 {
                             looks.push(Done { captured, first, last: at, tokens });
                         }

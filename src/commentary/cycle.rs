@@ -8,6 +8,7 @@
 use super::answer::{Answer, Unsaid};
 use super::change::ChangeGate;
 use super::clocks::Clocks;
+use super::profiles::Profile;
 use super::prompt::{History, prompt};
 use super::stream::{CommentaryState, Orders, Settings, Stream};
 use crate::backoff::Backoff;
@@ -31,6 +32,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const CRASHES: u32 = 2;
 /// How long a look may wait for the engine, which has other streams to serve.
 const IN_LINE: Duration = Duration::from_secs(600);
+/// How long a look waits for the engine until newer frames, when there are any, take the place of its own.
+const REFRESH: Duration = Duration::from_secs(1);
 /// How long the engine may work on a look without a sign of life. Reading the prompt is one such step, and
 /// takes minutes where a large model runs on few processor cores.
 const SILENCE: Duration = Duration::from_secs(180);
@@ -108,6 +111,9 @@ struct Look {
     newest: Arc<Frame>,
     /// The newest frame's small picture in the making, from the first word that was shown.
     thumbnail: Option<JoinHandle<Option<Thumbnail>>>,
+    profile: &'static Profile,
+    /// Nothing was said under its orders yet.
+    urgent: bool,
 }
 
 /// How a look ended.
@@ -248,16 +254,10 @@ impl Cycle {
             newest,
             thumbnail: None,
             instruction: orders.instruction,
-        };
-        let job = Job {
-            stream: Arc::from(self.stream.name()),
-            prompt: prompt(orders.profile, &look.instruction, &self.history),
-            frames,
-            max_tokens: self.settings.max_tokens,
-            sampling: self.settings.sampling.complete(),
-            for_voice: self.stream.speaker().is_some_and(|speaker| speaker.wants_tokens()),
+            profile: orders.profile,
             urgent: std::mem::take(&mut self.urgent),
         };
+        let job = self.job(&look, frames);
         self.stream.note(|status| {
             status.looks += 1;
             status.state = CommentaryState::Looking;
@@ -268,17 +268,56 @@ impl Cycle {
         self.conclude(look, end);
     }
 
+    fn job(&self, look: &Look, frames: Vec<Arc<Frame>>) -> Job {
+        Job {
+            stream: Arc::from(self.stream.name()),
+            prompt: prompt(look.profile, &look.instruction, &self.history),
+            frames,
+            max_tokens: self.settings.max_tokens,
+            sampling: self.settings.sampling.complete(),
+            for_voice: self.stream.speaker().is_some_and(|speaker| speaker.wants_tokens()),
+            urgent: look.urgent,
+        }
+    }
+
+    /// A job of the newest frames in place of one that the engine has not taken up; it keeps its place in the row there.
+    /// `None` when there are no newer ones.
+    fn refreshed(&mut self, look: &mut Look) -> Option<JobHandle> {
+        self.bell.borrow_and_update();
+        let frames = self.stream.window().pick(self.settings.pick);
+        let newest = frames.last().filter(|frame| frame.seq > look.newest.seq).cloned()?;
+        look.clocks = Clocks::new(&frames)?;
+        look.frames = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        self.seen = Some(newest.seq);
+        self.gate.looked(&newest);
+        look.newest = newest;
+        self.metrics.jobs_dropped.get_or_create(&self.label).inc();
+        Some(self.engine.submit(self.job(look, frames)))
+    }
+
     /// Follows the job to its end. The handle goes with it, so the job is cancelled if it was not at its end.
     async fn listen(&mut self, mut handle: JobHandle, look: &mut Look) -> End {
-        let mut patience = IN_LINE;
+        let (mut patience, mut sign, mut handed_in) = (IN_LINE, Instant::now(), Instant::now());
         loop {
+            let waits = look.clocks.started.is_none();
+            let newer = async {
+                sleep_until(handed_in + REFRESH).await;
+                change(&mut self.bell).await;
+            };
             let event = tokio::select! {
                 biased;
                 () = superseded(&mut self.orders, look.serial) => return End::Superseded,
                 event = handle.events.recv() => event,
-                () = tokio::time::sleep(patience) => return End::Failed(silent(patience)),
+                () = sleep_until(sign + patience) => return End::Failed(silent(patience)),
+                () = newer, if waits => {
+                    handed_in = Instant::now();
+                    if let Some(newer) = self.refreshed(look) {
+                        handle = newer;
+                    }
+                    continue;
+                }
             };
-            patience = SILENCE;
+            (patience, sign) = (SILENCE, Instant::now());
             match event {
                 Some(JobEvent::Started { at }) => look.clocks.started = Some(at),
                 Some(JobEvent::Encoded { at, encoded }) => self.encoded(look, at, encoded),
