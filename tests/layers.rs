@@ -75,8 +75,8 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "ask" => &["error", "frame", "engine", "commentary"],
         // Engine and voice in a process of their own.
         "wall" => &["error", "backoff", "shutdown", "frame", "cancel", "engine", "speech"],
-        // Measures the engine behind its trait, against the engine's own plain path.
-        "bench" => &["error", "frame", "window", "metrics", "engine", "models"],
+        // Measures the engine behind its trait, against the engine's own plain path, at the commentary's pace.
+        "bench" => &["error", "frame", "window", "metrics", "engine", "models", "commentary"],
         // `engine` for the words of its status only.
         "web" => &[
             "error",

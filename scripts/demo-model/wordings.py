@@ -1,8 +1,9 @@
 """How people may put each request, for training: plain wordings and combinations of their parts.
 
 `{x}` is a named thing ("red circle"), `{a}` the same with its article, `{p}` its plural, `{c}` a colour, `{o}` what to
-say otherwise, `{q}` a whole question. The wordings that training never sees are in `held_out.py`; none of them may be
-here. Not here: what the answers are (`language.py`).
+say otherwise, `{q}` a whole question. Others, each written out, stand in `more_wordings/`; small mistakes there, as people
+make them, are on purpose. The wordings that training never sees are in `held_out.py`; none of them may be here. Not here:
+what the answers are (`language.py`).
 """
 
 from itertools import product

@@ -7,6 +7,7 @@ use super::machine::Power;
 use super::numbers::Spread;
 use super::pictures::Pictures;
 use super::{INSTRUCTION, NEW_INSTRUCTION, Plan, prompt};
+use crate::commentary::REFRESH;
 use crate::engine::{Engine, Job, JobEvent, JobHandle, Sampling};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
@@ -19,8 +20,6 @@ use tokio::task::JoinSet;
 
 /// Changes of instruction that are measured, each in another stream.
 const CHANGES: usize = 3;
-/// How long a look waits until newer frames take the place of its own, as in the program's commentary.
-const REFRESH: Duration = Duration::from_secs(1);
 /// How much longer than asked for a phase may take when the engine is slow, and how long it may take at any rate.
 const PATIENCE: u32 = 4;
 const LEAST_PATIENCE: Duration = Duration::from_secs(30);

@@ -40,7 +40,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode> {
         parallel: plan.parallel,
         threads: arguments.threads,
         gpu_layers: arguments.gpu_layers,
-        kv: crate::config::kv_choice(&arguments.kv_type)?,
+        kv: crate::config::kv_type(&arguments.kv_type)?,
         backends: arguments.backends_dir,
         // The engine itself is measured; `cargo bench --bench wall` measures the wall.
         process: EngineProcess::Inside,

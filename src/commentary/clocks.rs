@@ -37,6 +37,11 @@ impl Clocks {
         self.last_token = Some(at);
     }
 
+    /// The newest frame.
+    pub(super) fn newest(&self) -> &Arc<Frame> {
+        &self.newest
+    }
+
     /// When the newest frame was captured.
     pub(super) fn captured(&self) -> Instant {
         self.newest.captured

@@ -8,7 +8,6 @@
 use super::answer::{Answer, Unsaid};
 use super::change::ChangeGate;
 use super::clocks::Clocks;
-use super::profiles::Profile;
 use super::prompt::{History, prompt};
 use super::stream::{CommentaryState, Orders, Settings, Stream};
 use crate::backoff::Backoff;
@@ -33,7 +32,7 @@ const CRASHES: u32 = 2;
 /// How long a look may wait for the engine, which has other streams to serve.
 const IN_LINE: Duration = Duration::from_secs(600);
 /// How long a look waits for the engine until newer frames, when there are any, take the place of its own.
-const REFRESH: Duration = Duration::from_secs(1);
+pub const REFRESH: Duration = Duration::from_secs(1);
 /// How long the engine may work on a look without a sign of life. Reading the prompt is one such step, and
 /// takes minutes where a large model runs on few processor cores.
 const SILENCE: Duration = Duration::from_secs(180);
@@ -97,8 +96,8 @@ enum Step {
 
 /// A look on its way.
 struct Look {
-    serial: u64,
-    instruction: String,
+    /// In force when it was taken.
+    orders: Orders,
     /// The number of its utterance, if there is going to be one.
     number: u64,
     frames: u32,
@@ -108,10 +107,8 @@ struct Look {
     clocks: Clocks,
     answer: Answer,
     unsaid: Unsaid,
-    newest: Arc<Frame>,
     /// The newest frame's small picture in the making, from the first word that was shown.
     thumbnail: Option<JoinHandle<Option<Thumbnail>>>,
-    profile: &'static Profile,
     /// Nothing was said under its orders yet.
     urgent: bool,
 }
@@ -241,22 +238,8 @@ impl Cycle {
     }
 
     async fn look(&mut self, orders: Orders, frames: Vec<Arc<Frame>>) {
-        let (Some(clocks), Some(newest)) = (Clocks::new(&frames), frames.last().cloned()) else { return };
-        let mut look = Look {
-            serial: orders.serial,
-            number: self.told + 1,
-            frames: u32::try_from(frames.len()).unwrap_or(u32::MAX),
-            encoded: 0,
-            tokens: 0,
-            clocks,
-            answer: Answer::default(),
-            unsaid: Unsaid::default(),
-            newest,
-            thumbnail: None,
-            instruction: orders.instruction,
-            profile: orders.profile,
-            urgent: std::mem::take(&mut self.urgent),
-        };
+        let urgent = std::mem::take(&mut self.urgent);
+        let Some(mut look) = Look::new(orders, self.told + 1, urgent, &frames) else { return };
         let job = self.job(&look, frames);
         self.stream.note(|status| {
             status.looks += 1;
@@ -271,7 +254,7 @@ impl Cycle {
     fn job(&self, look: &Look, frames: Vec<Arc<Frame>>) -> Job {
         Job {
             stream: Arc::from(self.stream.name()),
-            prompt: prompt(look.profile, &look.instruction, &self.history),
+            prompt: prompt(look.orders.profile, &look.orders.instruction, &self.history),
             frames,
             max_tokens: self.settings.max_tokens,
             sampling: self.settings.sampling.complete(),
@@ -280,17 +263,15 @@ impl Cycle {
         }
     }
 
-    /// A job of the newest frames in place of one that the engine has not taken up; it keeps its place in the row there.
-    /// `None` when there are no newer ones.
+    /// The look anew at the newest frames, in place of the job that the engine has not taken up; it keeps its place in the
+    /// row there. `None` when there are no newer ones.
     fn refreshed(&mut self, look: &mut Look) -> Option<JobHandle> {
         self.bell.borrow_and_update();
         let frames = self.stream.window().pick(self.settings.pick);
-        let newest = frames.last().filter(|frame| frame.seq > look.newest.seq).cloned()?;
-        look.clocks = Clocks::new(&frames)?;
-        look.frames = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        let newest = frames.last().filter(|frame| frame.seq > look.clocks.newest().seq)?;
         self.seen = Some(newest.seq);
-        self.gate.looked(&newest);
-        look.newest = newest;
+        self.gate.looked(newest);
+        *look = Look::new(look.orders.clone(), look.number, look.urgent, &frames)?;
         self.metrics.jobs_dropped.get_or_create(&self.label).inc();
         Some(self.engine.submit(self.job(look, frames)))
     }
@@ -306,7 +287,7 @@ impl Cycle {
             };
             let event = tokio::select! {
                 biased;
-                () = superseded(&mut self.orders, look.serial) => return End::Superseded,
+                () = superseded(&mut self.orders, look.orders.serial) => return End::Superseded,
                 event = handle.events.recv() => event,
                 () = sleep_until(sign + patience) => return End::Failed(silent(patience)),
                 () = newer, if waits => {
@@ -396,9 +377,13 @@ impl Cycle {
                 again(self);
                 // The engine's own waits are the ones that count.
                 self.due = None;
-                if self.crashed(look.newest.seq) {
-                    tracing::warn!(stream = self.stream.name(), frame = look.newest.seq, "not looked at a third time");
-                    self.seen = Some(look.newest.seq);
+                if self.crashed(look.clocks.newest().seq) {
+                    tracing::warn!(
+                        stream = self.stream.name(),
+                        frame = look.clocks.newest().seq,
+                        "not looked at a third time"
+                    );
+                    self.seen = Some(look.clocks.newest().seq);
                 }
             }
             End::Failed(error) => {
@@ -411,7 +396,7 @@ impl Cycle {
 
     fn answered(&mut self, look: Look, finish: Finish) {
         let skipped = look.answer.says_nothing();
-        if !self.tell(look.serial, || Event::Utterance(Box::new(self.utterance(&look, finish)))) {
+        if !self.tell(look.orders.serial, || Event::Utterance(Box::new(self.utterance(&look, finish)))) {
             return self.cut_off(&look);
         }
         self.fall_silent(look.number);
@@ -501,7 +486,7 @@ impl Cycle {
     fn tell_piece(&self, look: &mut Look, piece: Option<String>) -> bool {
         let Some(text) = piece else { return true };
         let spoken = self.stream.speaker().map(|speaker| (speaker, look.unsaid.with(&text)));
-        if !self.tell(look.serial, || Event::Token { utterance: look.number, text }) {
+        if !self.tell(look.orders.serial, || Event::Token { utterance: look.number, text }) {
             return false;
         }
         // When new orders came just now, `take_orders` is next and takes it back.
@@ -509,7 +494,7 @@ impl Cycle {
             speaker.say(look.number, look.clocks.captured(), piece);
         }
         if look.thumbnail.is_none() {
-            let newest = Arc::clone(&look.newest);
+            let newest = Arc::clone(look.clocks.newest());
             look.thumbnail = Some(tokio::task::spawn_blocking(move || Thumbnail::of(&newest)));
         }
         self.show(CommentaryState::Speaking);
@@ -533,13 +518,29 @@ impl Cycle {
 }
 
 impl Look {
+    /// Before anything has happened. `None` without a frame.
+    fn new(orders: Orders, number: u64, urgent: bool, frames: &[Arc<Frame>]) -> Option<Self> {
+        Some(Self {
+            orders,
+            number,
+            frames: u32::try_from(frames.len()).unwrap_or(u32::MAX),
+            encoded: 0,
+            tokens: 0,
+            clocks: Clocks::new(frames)?,
+            answer: Answer::default(),
+            unsaid: Unsaid::default(),
+            thumbnail: None,
+            urgent,
+        })
+    }
+
     fn utterance(&self, finish: Finish, first_audio: Option<std::time::Instant>) -> Utterance {
         Utterance {
             utterance: self.number,
             text: self.answer.text().to_owned(),
             skipped: self.answer.says_nothing(),
             finish,
-            instruction: self.instruction.clone(),
+            instruction: self.orders.instruction.clone(),
             tokens: self.tokens,
             frames: self.frames,
             frames_encoded: self.encoded,

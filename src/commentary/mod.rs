@@ -3,7 +3,7 @@
 //!
 //! The public words of this module are what faces (`web`, later LiveKit) use: [`Streams`], [`Stream`],
 //! [`StreamStatus`], [`Profile`]; and what a single look (`ask`) shares with the loop: [`prompt()`], [`History`],
-//! [`Answer`].
+//! [`Answer`]; and [`REFRESH`], by which `bench` does as the loop does.
 
 mod answer;
 mod change;
@@ -16,6 +16,7 @@ mod stream;
 
 pub use answer::{Answer, says_nothing};
 pub use change::{Change, ChangeGate};
+pub use cycle::REFRESH;
 pub use profiles::{PROFILES, Profile};
 pub use prompt::{History, prompt};
 pub use registry::{RoomParts, StreamParts, Streams, check_name};

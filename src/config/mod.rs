@@ -13,7 +13,7 @@ pub use livekit::LiveKitOptions;
 pub use options::{Options, StreamOptions};
 
 use crate::commentary::{PROFILES, Profile, Settings};
-use crate::engine::SamplingChoice;
+use crate::engine::{KvType, SamplingChoice};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::window::{Bounds, Pick};
@@ -96,19 +96,12 @@ pub struct ModelConfig {
     pub parallel: u32,
     pub threads: u32,
     pub gpu_layers: i32,
-    pub kv: KvChoice,
+    pub kv: KvType,
     /// Where GPU backends lie; `None` for the place beside the program.
     pub backends: Option<PathBuf>,
     pub embedding_cache_bytes: usize,
     pub process: EngineProcess,
     pub stall_timeout: Duration,
-}
-
-/// How the model's cache keeps keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvChoice {
-    F16,
-    Q8_0,
 }
 
 /// Which voice speaks.
@@ -291,7 +284,7 @@ impl Config {
             model: ModelConfig {
                 path: o.model_path.clone(),
                 dir: o.models_dir.clone().unwrap_or_else(|| PathBuf::from("gguf")),
-                kv: kv_choice(o.kv_type.as_deref().unwrap_or("f16"))?,
+                kv: kv_type(o.kv_type.as_deref().unwrap_or("f16"))?,
                 context_tokens: within("CONTEXT_TOKENS", o.context_tokens.unwrap_or(4096), 512, 1 << 20)?,
                 slots: within("ENGINE_SLOTS", o.engine_slots.unwrap_or(2), 1, 64)?,
                 parallel: within("ENGINE_PARALLEL", o.engine_parallel.unwrap_or(0), 0, 64)?,
@@ -494,8 +487,8 @@ fn find_profile(name: &str) -> Result<&'static Profile> {
 ///
 /// # Errors
 /// When there is no such type.
-pub fn kv_choice(value: &str) -> Result<KvChoice> {
-    one_of("KV_TYPE", value, &[("f16", KvChoice::F16), ("q8_0", KvChoice::Q8_0)])
+pub fn kv_type(value: &str) -> Result<KvType> {
+    one_of("KV_TYPE", value, &[KvType::F16, KvType::Q8_0].map(|kv| (kv.name(), kv)))
 }
 
 fn one_of<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T> {

@@ -5,7 +5,8 @@
 use super::ahead::Ahead;
 use super::choice::Chooser;
 use super::ffi::Token;
-use super::mailbox::{Mailbox, Ticket};
+use super::mailbox::Mailbox;
+use super::row::Ticket;
 use super::session::{Look, Session, Turn};
 use super::speech_tokens::SpeechTokens;
 use super::template::Layout;

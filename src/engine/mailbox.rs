@@ -1,20 +1,11 @@
-//! Jobs that wait for the engine: one for each stream, newest wins, streams served in turn but for those that a person
-//! waits for.
-//! Not here: running a job (`worker`).
+//! The row of jobs between their owners and the engine's thread, which waits for the next.
+//! Not here: the order of the row (`row`), running a job (`worker`).
 
-use super::{CancelFlag, Job, JobEvent};
-use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc;
+use super::CancelFlag;
+use super::row::{Row, Ticket};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A job with the way back to its owner.
-pub struct Ticket {
-    pub job: Job,
-    pub events: mpsc::Sender<JobEvent>,
-    pub cancel: CancelFlag,
-}
-
-/// One waiting place for each stream; so its bound is the number of streams.
+/// Where owners put jobs and the engine takes them.
 #[derive(Default)]
 pub struct Mailbox {
     state: Mutex<State>,
@@ -23,34 +14,20 @@ pub struct Mailbox {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Ticket>,
+    waiting: Row,
     /// Of the jobs that were taken, so that closing can end them.
     running: Vec<CancelFlag>,
     closed: bool,
 }
 
 impl Mailbox {
-    /// Puts a ticket in, in place of one of the same stream that still waits: that one's owner gets
-    /// [`JobEvent::Replaced`], and the new one keeps its place in the row.
-    /// Gives the ticket back when the mailbox is closed.
+    /// Puts a ticket into the row. Gives it back when the mailbox is closed.
     pub fn put(&self, ticket: Ticket) -> Result<(), Box<Ticket>> {
         let mut state = self.lock();
         if state.closed {
             return Err(Box::new(ticket));
         }
-        let same = state.waiting.iter().position(|t| Arc::as_ref(&t.job.stream) == Arc::as_ref(&ticket.job.stream));
-        let old = same.and_then(|i| state.waiting.remove(i));
-        let place = match same {
-            // Behind those before it that are urgent, too.
-            _ if ticket.job.urgent => state.waiting.iter().take_while(|t| t.job.urgent).count(),
-            Some(i) => i,
-            None => state.waiting.len(),
-        };
-        state.waiting.insert(place, ticket);
-        if let Some(old) = old {
-            // The channel of a job that never ran is empty, so this can only fail when nobody listens.
-            let _nobody_listens = old.events.try_send(JobEvent::Replaced);
-        }
+        state.waiting.put(ticket);
         drop(state);
         self.bell.notify_one();
         Ok(())
@@ -81,7 +58,7 @@ impl Mailbox {
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.waiting.clear();
+        state.waiting = Row::default();
         state.running.iter().for_each(CancelFlag::set);
         drop(state);
         self.bell.notify_all();
@@ -94,22 +71,19 @@ impl Mailbox {
 
 impl State {
     fn next(&mut self) -> Option<Ticket> {
-        while let Some(ticket) = self.waiting.pop_front() {
-            if !ticket.cancel.is_set() {
-                // A job that has ended has its flag set: its owner dropped the handle.
-                self.running.retain(|cancel| !cancel.is_set());
-                self.running.push(ticket.cancel.clone());
-                return Some(ticket);
-            }
-        }
-        None
+        let ticket = self.waiting.next()?;
+        // A job that has ended has its flag set: its owner dropped the handle.
+        self.running.retain(|cancel| !cancel.is_set());
+        self.running.push(ticket.cancel.clone());
+        Some(ticket)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{JobHandle, Prompt, Sampling};
+    use super::super::{Job, JobEvent, JobHandle, Prompt, Sampling};
     use super::*;
+    use std::sync::Arc;
 
     fn ticket(stream: &str, mark: u32) -> (JobHandle, Ticket) {
         let (handle, events, cancel) = JobHandle::pair();

@@ -28,6 +28,8 @@ pub mod plain;
 mod plan;
 pub mod preprocess;
 mod pulse;
+#[cfg(any(test, feature = "llama"))]
+mod row;
 #[cfg(feature = "llama")]
 mod session;
 #[cfg(feature = "llama")]
@@ -48,6 +50,8 @@ mod worker;
 
 pub use absent::AbsentEngine;
 pub use pulse::Pulse;
+#[cfg(feature = "llama")]
+pub(crate) use row::{Row, Ticket};
 // llama.cpp is started once for the process; speech runs on it too.
 #[cfg(feature = "llama")]
 pub use backend::look_in as look_for_backends_in;

@@ -236,15 +236,15 @@ impl<'m> Session<'m> {
             return self.fill_with_helper(turn.look, eye);
         }
         let (width, room) = (self.model.n_embd(), self.context.batch_size());
-        // (turn that it is for, entry)
-        let mut entries: Vec<(usize, Entry<'_>)> = Vec::with_capacity(room.min(1024));
+        // (turn that it is for, if any; entry)
+        let mut entries: Vec<(Option<usize>, Entry<'_>)> = Vec::with_capacity(room.min(1024));
         for answering in [true, false] {
             let those = turns.iter().enumerate().filter(|(_, turn)| turn.token.is_some() == answering);
             for (number, turn) in those {
                 let (sequence, mut position) = (turn.look.sequence(), turn.look.position);
                 let token = turn.token.as_ref().map(std::slice::from_ref);
                 let mut add = |input, logits| {
-                    entries.push((number, Entry { sequence, position, input, logits }));
+                    entries.push((Some(number), Entry { sequence, position, input, logits }));
                     position += 1;
                     entries.len() < room
                 };
@@ -265,7 +265,7 @@ impl<'m> Session<'m> {
         let fillers = if self.bridge { self.fillers(&entries, room) } else { Vec::new() };
         entries.extend(fillers.iter().map(|(sequence, position)| {
             let input = Input::Tokens(&FILLER);
-            (usize::MAX, Entry { sequence: *sequence, position: *position, input, logits: false })
+            (None, Entry { sequence: *sequence, position: *position, input, logits: false })
         }));
         // llama.cpp passes once over the weights for each run of neighbouring sequences in rising order
         // (llama-batch.cpp: split_equal), so order decides how much is shared.
@@ -273,7 +273,7 @@ impl<'m> Session<'m> {
         // (entries of it, index of the one with logits)
         let mut shares = vec![(0usize, None); turns.len()];
         for (at, (number, entry)) in entries.iter().enumerate() {
-            if let Some(share) = shares.get_mut(*number) {
+            if let Some(share) = number.and_then(|number| shares.get_mut(number)) {
                 share.0 += 1;
                 if entry.logits {
                     share.1 = i32::try_from(at).ok();
@@ -300,7 +300,7 @@ impl<'m> Session<'m> {
 
     /// What fills the gaps between the sequences of a batch, as (sequence, position): a token in each idle sequence that
     /// has room for it, to be taken out of its cells again. A row more costs a GPU far less than another pass.
-    fn fillers(&self, entries: &[(usize, Entry<'_>)], room: usize) -> Vec<(i32, i32)> {
+    fn fillers(&self, entries: &[(Option<usize>, Entry<'_>)], room: usize) -> Vec<(i32, i32)> {
         let mut taken = vec![false; self.slots.len()];
         for (_, entry) in entries {
             if let Some(taken) = usize::try_from(entry.sequence).ok().and_then(|s| taken.get_mut(s)) {

@@ -4,8 +4,9 @@
 use super::backend;
 use super::desk::Desk;
 use super::ffi::{Context, ContextParams, Model};
-use super::mailbox::{Mailbox, Ticket};
+use super::mailbox::Mailbox;
 use super::plan::{self, ModelWeight, Plan};
+use super::row::Ticket;
 use super::session::Session;
 use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
@@ -75,6 +76,17 @@ impl EngineConfig {
         }
     }
 
+    /// The status of an engine that has this to load.
+    pub(crate) fn loading(&self) -> EngineStatus {
+        EngineStatus {
+            state: EngineState::Loading,
+            model: Some(self.name.clone()),
+            warning: self.warning.clone(),
+            notice: self.notice.clone(),
+            ..EngineStatus::default()
+        }
+    }
+
     fn at_once(&self, on_gpu: bool) -> usize {
         let slots = self.slots.max(1);
         match self.parallel {
@@ -101,13 +113,7 @@ impl LlamaEngine {
     pub fn spawn(config: EngineConfig) -> Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
         let pulse = Arc::new(Pulse::default());
-        let (tell, status) = watch::channel(EngineStatus {
-            state: EngineState::Loading,
-            model: Some(config.name.clone()),
-            warning: config.warning.clone(),
-            notice: config.notice.clone(),
-            ..EngineStatus::default()
-        });
+        let (tell, status) = watch::channel(config.loading());
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn({

@@ -1,28 +1,17 @@
-//! Jobs that wait to be handed through the wall: one for each stream, newest wins. They wait only while pixels of
-//! another are on their way, or there is no child. Not here: whose turn it is in the engine (its own mailbox).
+//! The row of jobs that wait to be handed through the wall, which they do only while pixels of another are on their way, or
+//! there is no child. Not here: the order of a row (`engine::row`), whose turn it is in the engine (its own mailbox).
 
-use crate::engine::{CancelFlag, Job, JobEvent, JobHandle};
+use crate::engine::{CancelFlag, Job, JobEvent, JobHandle, Row, Ticket};
 use crate::error::Error;
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// Events of a job besides its pieces of text.
 const OTHER_EVENTS: usize = 8;
 /// Most room for one job's events.
 const MOST_EVENTS: usize = 1 << 16;
 
-/// A job with the way back to its owner.
-pub(super) struct Ticket {
-    pub job: Job,
-    pub events: mpsc::Sender<JobEvent>,
-    pub cancel: CancelFlag,
-    /// Nothing of it happened before.
-    pub submitted: Instant,
-}
-
-/// One waiting place for each stream; so its bound is the number of streams.
+/// Where owners put jobs and the keeper takes them.
 #[derive(Default)]
 pub(super) struct Intake {
     state: Mutex<State>,
@@ -32,7 +21,7 @@ pub(super) struct Intake {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Ticket>,
+    waiting: Row,
     /// Why no job is taken.
     closed: Option<Error>,
 }
@@ -44,26 +33,14 @@ impl Intake {
         let room = usize::try_from(job.max_tokens).unwrap_or(MOST_EVENTS).saturating_add(OTHER_EVENTS);
         let flag = CancelFlag::ringing(Arc::clone(&self.bell));
         let (handle, events, cancel) = JobHandle::pair_of(room.min(MOST_EVENTS), flag);
-        let ticket = Ticket { job, events, cancel, submitted: Instant::now() };
+        let ticket = Ticket { job, events, cancel };
         let mut state = self.lock();
         if let Some(why) = &state.closed {
             // The channel is new, so there is room for this.
             let _told = ticket.events.try_send(JobEvent::Failed(why.clone()));
             return handle;
         }
-        // As the engine's mailbox does it.
-        let same = state.waiting.iter().position(|waiting| waiting.job.stream == ticket.job.stream);
-        let old = same.and_then(|i| state.waiting.remove(i));
-        let place = match same {
-            _ if ticket.job.urgent => state.waiting.iter().take_while(|waiting| waiting.job.urgent).count(),
-            Some(i) => i,
-            None => state.waiting.len(),
-        };
-        state.waiting.insert(place, ticket);
-        if let Some(old) = old {
-            // As above; it can only fail when nobody listens.
-            let _nobody_listens = old.events.try_send(JobEvent::Replaced);
-        }
+        state.waiting.put(ticket);
         drop(state);
         self.bell.notify_one();
         handle
@@ -71,20 +48,14 @@ impl Intake {
 
     /// The next job whose owner still wants it.
     pub(super) fn next(&self) -> Option<Ticket> {
-        let mut state = self.lock();
-        while let Some(ticket) = state.waiting.pop_front() {
-            if !ticket.cancel.is_set() {
-                return Some(ticket);
-            }
-        }
-        None
+        self.lock().waiting.next()
     }
 
     /// Fails what waits and what comes, for that reason.
     pub(super) fn close(&self, why: &Error) {
         let mut state = self.lock();
         state.closed = Some(why.clone());
-        for ticket in state.waiting.drain(..) {
+        for ticket in state.waiting.take_all() {
             let _nobody_listens = ticket.events.try_send(JobEvent::Failed(why.clone()));
         }
     }

@@ -3,14 +3,14 @@
 //! message looks like (`wire`).
 
 use super::ending::End;
-use super::intake::{Intake, Ticket};
+use super::intake::Intake;
 use super::launch::Launch;
 use super::shelf::Shelf;
 use super::vigil::{Restarts, Run, TICKS, Vigil};
 use super::voice::{ProcessVoice, VoiceDesk, VoiceTalk};
 use super::wire::{self, FROM_CHILD, FromChild, Look, Sent, Setup, TO_CHILD, ToChild, Told, Unpacker, pack};
 use crate::engine::{
-    CancelFlag, Engine, EngineConfig, EngineState, EngineStatus, Job, JobEvent, JobFinish, JobHandle, Restart,
+    CancelFlag, Engine, EngineConfig, EngineState, EngineStatus, Job, JobEvent, JobFinish, JobHandle, Restart, Ticket,
 };
 use crate::error::{Error, Result};
 use crate::shutdown::{self, Shutdown, Trigger};
@@ -50,13 +50,7 @@ impl ProcessEngine {
         })?;
         let intake = Arc::new(Intake::default());
         let voice = Arc::new(VoiceDesk::new(Arc::clone(&intake.bell)));
-        let (tell, status) = watch::channel(EngineStatus {
-            state: EngineState::Loading,
-            model: Some(config.name.clone()),
-            warning: config.warning.clone(),
-            notice: config.notice.clone(),
-            ..EngineStatus::default()
-        });
+        let (tell, status) = watch::channel(config.loading());
         let (stop, stopped) = shutdown::pair();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -252,7 +246,7 @@ struct Handed {
     events: mpsc::Sender<JobEvent>,
     cancel: CancelFlag,
     cancel_told: bool,
-    submitted: Instant,
+    handed_in: Instant,
 }
 
 /// The talk with one child.
@@ -369,9 +363,11 @@ impl<'k> Child<'k> {
         match self.look(&ticket) {
             Ok(parts) => {
                 self.out.extend(parts);
-                let Ticket { job, events, cancel, submitted } = ticket;
+                let Ticket { job, events, cancel } = ticket;
                 self.shelf.keep(Arc::clone(&job.stream), job.frames.iter().map(|f| (f.seq, ())).collect());
-                let handed = Handed { stream: job.stream, events, cancel, cancel_told: false, submitted };
+                // Nothing of it happened before.
+                let handed_in = Instant::now();
+                let handed = Handed { stream: job.stream, events, cancel, cancel_told: false, handed_in };
                 self.handed.insert(self.next_id, handed);
             }
             Err(why) => {
@@ -421,7 +417,7 @@ impl<'k> Child<'k> {
                     let Some(handed) = self.handed.get(&id) else {
                         return Err(End::Garbled(format!("an event of look {id}, which is not there")));
                     };
-                    let event = event.event(handed.submitted);
+                    let event = event.event(handed.handed_in);
                     self.pass_on(id, event)?;
                 }
             }

@@ -141,17 +141,7 @@ impl Late {
 impl Viewer {
     /// The next picture to show; `None` when the stream or the program ends.
     async fn next(&mut self) -> Option<Arc<Jpeg>> {
-        match self.late.take() {
-            None => self.newest().await,
-            Some(mut late) => {
-                let jpeg = self.due(&mut late).await;
-                self.late = Some(late);
-                jpeg
-            }
-        }
-    }
-
-    async fn due(&mut self, late: &mut Late) -> Option<Arc<Jpeg>> {
+        let Some(late) = &mut self.late else { return self.newest().await };
         loop {
             if let Some(jpeg) = late.due(Instant::now()) {
                 return Some(jpeg);

@@ -3,12 +3,10 @@
 
 #[cfg(feature = "llama")]
 use crate::config::EngineProcess;
-#[cfg(feature = "llama")]
-use crate::config::KvChoice;
 use crate::config::ModelConfig;
 use crate::engine::{AbsentEngine, Engine, EngineState, SamplingChoice};
 #[cfg(feature = "llama")]
-use crate::engine::{EngineConfig, KvType, LlamaEngine, ModelWeight};
+use crate::engine::{EngineConfig, LlamaEngine, ModelWeight};
 use crate::error::{Error, Result};
 use crate::models::{self, ModelFiles};
 #[cfg(feature = "llama")]
@@ -238,19 +236,15 @@ async fn start(config: &ModelConfig, files: ModelFiles, log: Option<&str>) -> Re
     let demo = language.demo.then(|| language.path.parent().map(std::path::Path::to_owned)).flatten();
     let sampling = choice(language.sampling);
     let (width, tokens) = (language.n_embd as usize, language.n_vocab as usize);
-    let kv = match config.kv {
-        KvChoice::F16 => KvType::F16,
-        KvChoice::Q8_0 => KvType::Q8_0,
-    };
     let weight = ModelWeight {
         language_bytes: language.bytes,
         vision_bytes: projector.bytes,
         layers: language.n_layer,
-        cell_bytes: kv.bytes(2 * u64::from(language.n_head_kv) * u64::from(language.head_dim)),
+        cell_bytes: config.kv.bytes(2 * u64::from(language.n_head_kv) * u64::from(language.head_dim)),
     };
     let engine = EngineConfig {
         weight: Some(weight),
-        kv,
+        kv: config.kv,
         frame_layout: if resampler { FrameLayout::OneSlice } else { FrameLayout::Whole },
         name,
         warning,
