@@ -2,6 +2,7 @@
 //! language model goes into one batch, so that many streams share each pass over the weights.
 //! Not here: the thread and loading (`worker`), who waits (`mailbox`), cells and batches (`session`).
 
+use super::ahead::Ahead;
 use super::choice::Chooser;
 use super::ffi::Token;
 use super::mailbox::Mailbox;
@@ -16,6 +17,7 @@ use crate::cancel::CancelFlag;
 use crate::error::{Error, Result};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::Scope;
 use std::time::Instant;
 
 /// Everything that a look needs, and the looks.
@@ -68,6 +70,20 @@ impl<'m> Desk<'m> {
         Self { layout, speech, session, eye, at_once: at_once.max(1), pulse, running: Vec::new() }
     }
 
+    /// From now on frames are made ready by a thread of their own.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn work_ahead<'scope>(&mut self, scope: &'scope Scope<'scope, '_>) -> Result<()>
+    where
+        'm: 'scope,
+    {
+        if let Some(splitter) = self.eye.splitter() {
+            self.eye.work_ahead(Ahead::start(scope, splitter)?);
+        }
+        Ok(())
+    }
+
     /// Works until the mailbox is closed and everything at work has ended.
     pub fn serve(&mut self, mailbox: &Mailbox) {
         while self.take_on(mailbox) {
@@ -94,6 +110,9 @@ impl<'m> Desk<'m> {
                 say(&ticket, JobEvent::Failed(Error::invalid("job_without_frames", "there is no frame to look at")));
                 continue;
             }
+            for frame in &ticket.job.frames {
+                self.eye.order(&ticket.job.stream, frame);
+            }
             self.running.push(Running { ticket, stage: Stage::Frames { encoded: Vec::new(), fresh: 0 } });
         }
         !self.running.is_empty()
@@ -108,9 +127,19 @@ impl<'m> Desk<'m> {
         }
     }
 
-    /// Encodes one frame, of the look that is longest at work. The others' answers go on between two frames.
+    /// Encodes one frame, of the look that is longest at work and whose frame is ready. The others' answers go on between
+    /// two frames, and while none is ready.
     fn encode_one(&mut self) {
-        let Some(i) = self.running.iter().position(|run| matches!(run.stage, Stage::Frames { .. })) else { return };
+        let ready = |run: &Running| match &run.stage {
+            Stage::Frames { encoded, .. } => {
+                !self.eye.awaits(&run.ticket.job.stream, &run.ticket.job.frames[encoded.len()])
+            }
+            Stage::Answer(_) => false,
+        };
+        let nothing_else = || self.running.iter().all(|run| matches!(run.stage, Stage::Frames { .. }));
+        let first = || self.running.iter().position(|run| matches!(run.stage, Stage::Frames { .. }));
+        let next = self.running.iter().position(ready);
+        let Some(i) = next.or_else(|| if nothing_else() { first() } else { None }) else { return };
         let Running { ticket, stage } = &mut self.running[i];
         let Stage::Frames { encoded, fresh } = stage else { return };
         let looked = self.eye.look(&ticket.job.stream, &ticket.job.frames[encoded.len()]);

@@ -429,7 +429,7 @@ impl<'m> Context<'m> {
         // (mtmd-helper.h: mtmd_helper_decode_image_chunk).
         let code = unsafe {
             sys::mtmd_helper_decode_image_chunk(
-                vision.raw.as_ptr(),
+                vision.ptr(),
                 self.raw.as_ptr(),
                 part.chunk.0.as_ptr(),
                 part.rows.as_ptr().cast_mut(),

@@ -5,6 +5,8 @@
 
 mod absent;
 #[cfg(feature = "llama")]
+mod ahead;
+#[cfg(feature = "llama")]
 mod backend;
 #[cfg(feature = "llama")]
 #[path = "chat/ffi.rs"]

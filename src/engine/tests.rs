@@ -1,5 +1,6 @@
 //! The engine on a real (tiny, random) model pair through llama.cpp: `make tiny-model` writes it.
 
+mod beforehand;
 mod together;
 
 use super::ffi::Token;

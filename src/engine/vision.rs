@@ -1,9 +1,10 @@
 //! Frames to embeddings, each once: the vision tower with its cache.
 //! Not here: resampling (`preprocess`), decoding embeddings (`session`).
 
+use super::ahead::Ahead;
 use super::ffi::{Model, Token};
 use super::preprocess;
-use super::tower::{ImagePart, Part, Vision};
+use super::tower::{ImagePart, Part, Splitter, Vision};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub struct Eye<'m> {
     image_start: Vec<Token>,
     image_end: Vec<Token>,
     cache: Cache,
+    /// What makes frames ready beforehand, where that pays.
+    ahead: Option<Ahead>,
 }
 
 impl<'m> Eye<'m> {
@@ -83,12 +86,35 @@ impl<'m> Eye<'m> {
             image_end.push(token("</image>")?);
         }
         let vision = Vision::load(path, model, use_gpu, threads)?;
-        Ok(Self { vision, layout, image_start, image_end, cache: Cache::new(cache_bytes) })
+        Ok(Self { vision, layout, image_start, image_end, cache: Cache::new(cache_bytes), ahead: None })
     }
 
     /// True when decoding needs libmtmd's helper.
     pub fn needs_helper(&self) -> bool {
         self.vision.needs_helper()
+    }
+
+    /// What makes pictures ready for this tower, where they are resized by us.
+    pub fn splitter(&self) -> Option<Splitter<'m>> {
+        (self.layout == FrameLayout::OneSlice).then(|| self.vision.splitter())
+    }
+
+    /// From now on frames are made ready by `ahead`.
+    pub fn work_ahead(&mut self, ahead: Ahead) {
+        self.ahead = Some(ahead);
+    }
+
+    /// Has a frame made ready, if there is somebody who does and it is not encoded yet.
+    pub fn order(&mut self, stream: &Arc<str>, frame: &Arc<Frame>) {
+        let cached = self.cache.has(stream, frame.seq);
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| !cached) {
+            ahead.order(stream, frame);
+        }
+    }
+
+    /// True when a look at this frame would wait until it is ready.
+    pub fn awaits(&self, stream: &Arc<str>, frame: &Frame) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.is_awaited(stream, frame.seq))
     }
 
     /// The tower itself, for that helper.
@@ -104,7 +130,13 @@ impl<'m> Eye<'m> {
         if let Some(encoded) = self.cache.get(stream, frame.seq) {
             return Ok((encoded, false));
         }
-        let encoded = Rc::new(self.encode(frame)?);
+        let encoded = match self.ahead.as_mut().and_then(|ahead| ahead.fetch(stream, frame.seq)) {
+            Some(chunks) => {
+                let parts = self.vision.encode_chunks(&chunks?, true)?;
+                Rc::new(self.between_tokens(parts))
+            }
+            None => Rc::new(self.encode(frame)?),
+        };
         self.cache.put(stream, frame.seq, &encoded);
         Ok((encoded, true))
     }
@@ -114,17 +146,23 @@ impl<'m> Eye<'m> {
     /// # Errors
     /// As [`look`](Self::look).
     pub fn encode(&mut self, frame: &Frame) -> Result<EncodedFrame> {
-        let parts = match self.layout {
-            FrameLayout::Whole => self.vision.encode(&frame.rgb, frame.width, frame.height, false)?,
+        match self.layout {
+            FrameLayout::Whole => {
+                Ok(EncodedFrame::new(self.vision.encode(&frame.rgb, frame.width, frame.height, false)?))
+            }
             FrameLayout::OneSlice => {
                 let prepared = preprocess::prepare(&frame.rgb, frame.width, frame.height)?;
-                let mut parts = vec![Part::Tokens(self.image_start.clone())];
-                parts.extend(self.vision.encode(&prepared.rgb, prepared.width, prepared.height, true)?);
-                parts.push(Part::Tokens(self.image_end.clone()));
-                parts
+                let parts = self.vision.encode(&prepared.rgb, prepared.width, prepared.height, true)?;
+                Ok(self.between_tokens(parts))
             }
-        };
-        Ok(EncodedFrame::new(parts))
+        }
+    }
+
+    fn between_tokens(&self, picture: Vec<Part>) -> EncodedFrame {
+        let mut parts = vec![Part::Tokens(self.image_start.clone())];
+        parts.extend(picture);
+        parts.push(Part::Tokens(self.image_end.clone()));
+        EncodedFrame::new(parts)
     }
 }
 
@@ -138,6 +176,10 @@ struct Cache {
 impl Cache {
     fn new(limit: usize) -> Self {
         Self { entries: VecDeque::new(), bytes: 0, limit }
+    }
+
+    fn has(&self, stream: &Arc<str>, seq: u64) -> bool {
+        self.entries.iter().any(|(s, n, _)| *n == seq && s.as_ref() == stream.as_ref())
     }
 
     fn get(&mut self, stream: &Arc<str>, seq: u64) -> Option<Rc<EncodedFrame>> {

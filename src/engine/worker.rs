@@ -251,6 +251,17 @@ fn serve(
         status.context_tokens = u32::try_from(session.budget()).unwrap_or(u32::MAX);
         status.load_s = Some(load_s);
     });
-    Desk::new(layout, speech, session, eye, at_once, Arc::clone(pulse)).serve(mailbox);
-    Ok(())
+    let mut desk = Desk::new(layout, speech, session, eye, at_once, Arc::clone(pulse));
+    if !plan.vision {
+        // The processor has nothing to spare while it computes everything.
+        desk.serve(mailbox);
+        return Ok(());
+    }
+    std::thread::scope(|scope| {
+        // Moved in, so that the thread is told to end before it is waited for.
+        let mut desk = desk;
+        desk.work_ahead(scope)?;
+        desk.serve(mailbox);
+        Ok(())
+    })
 }
