@@ -431,6 +431,7 @@ fn config() -> EngineConfig {
         weight: None,
         kv: KvType::F16,
         embedding_cache_bytes: 1 << 20,
+        encode_ahead: None,
     }
 }
 

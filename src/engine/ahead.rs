@@ -1,122 +1,199 @@
-//! Pictures made ready for the vision tower on a thread of their own, while the GPU works: about 14 ms of a processor for
-//! each frame, in which the language model would wait.
-//! Not here: what is made of them (`vision`), whose turn it is (`desk`), how they are resized (`preprocess`).
+//! Frames encoded on threads of their own while the language model works: one makes them ready for the vision tower
+//! (about 14 ms of a processor for each), one has the tower encode them, on a stream of the GPU that is not the language
+//! model's. Not here: what is made of them (`vision`), whose turn it is (`desk`), how they are resized (`preprocess`).
 
 use super::preprocess;
-use super::tower::{Chunks, Splitter};
+use super::tower::{Chunks, Part, Splitter, Vision};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 
-/// Most frames that are ordered and not fetched. One more has the oldest forgotten: it is made ready when it is wanted.
-const MOST: usize = 64;
+/// Most frames that are ordered and not fetched; one more is refused, and ordered again later.
+const MOST: usize = 256;
 
-/// So often it is seen whether the thread is still there.
+/// Frames made ready that wait for the tower.
+const BETWEEN: usize = 1;
+
+/// How long one waits for frames at most before looking around.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 
-/// What a frame is known by.
+/// What a frame is known by: stream and number.
 type Name = (Arc<str>, u64);
 
-/// The engine's side. Dropped, it ends the thread.
-pub struct Ahead {
-    orders: SyncSender<(Name, Arc<Frame>)>,
-    shelf: Arc<Shelf>,
-    /// Ordered and not fetched, oldest first.
-    open: VecDeque<Name>,
-}
+/// The engine's side. Dropped, it ends the threads.
+pub struct Ahead(Arc<Shared>);
 
 #[derive(Default)]
-struct Shelf {
-    ready: Mutex<VecDeque<(Name, Result<Chunks>)>>,
+struct Shared {
+    state: Mutex<State>,
     bell: Condvar,
 }
 
-impl Shelf {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Name, Result<Chunks>)>> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+#[derive(Default)]
+struct State {
+    /// Ordered and not fetched; what is not in here any more is dropped when it is done.
+    wanted: HashSet<Name>,
+    /// Next first. True for those that a person waits for.
+    orders: VecDeque<(Name, Arc<Frame>, bool)>,
+    ready: HashMap<Name, Result<Vec<Part>>>,
+    ended: bool,
 }
 
 impl Ahead {
-    /// Starts the thread within `scope`.
+    /// Starts the threads within `scope`; the tower is theirs from now on.
     ///
     /// # Errors
     /// When there can be no thread.
-    pub fn start<'scope, 'env, 'm: 'scope>(scope: &'scope Scope<'scope, 'env>, splitter: Splitter<'m>) -> Result<Self> {
-        let (orders, taken) = sync_channel(MOST);
-        let shelf = Arc::new(Shelf::default());
-        let theirs = Arc::clone(&shelf);
-        std::thread::Builder::new()
-            .name("frames-ahead".to_owned())
-            .spawn_scoped(scope, move || work(&splitter, &taken, &theirs))
-            .map_err(|e| Error::unavailable("engine_thread", format!("there can be no thread for frames: {e}")))?;
-        Ok(Self { orders, shelf, open: VecDeque::new() })
+    pub fn start<'scope, 'm: 'scope>(scope: &'scope Scope<'scope, '_>, vision: Vision<'m>) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (give, take) = sync_channel(BETWEEN);
+        let (theirs, splitter) = (Arc::clone(&shared), vision.splitter());
+        let split = move || split(&theirs, &splitter, &give);
+        let theirs = Arc::clone(&shared);
+        let encode = move || encode(&theirs, vision, &take);
+        let no_thread = |e| Error::unavailable("engine_thread", format!("there can be no thread for frames: {e}"));
+        let ahead = Self(shared);
+        std::thread::Builder::new().name("frames-ahead".to_owned()).spawn_scoped(scope, split).map_err(no_thread)?;
+        std::thread::Builder::new().name("vision".to_owned()).spawn_scoped(scope, encode).map_err(no_thread)?;
+        Ok(ahead)
     }
 
-    /// Has a frame made ready; no more than once.
-    pub fn order(&mut self, stream: &Arc<str>, frame: &Arc<Frame>) {
-        if self.is_open(stream, frame.seq) {
-            return;
-        }
-        if self.open.len() >= MOST
-            && let Some(oldest) = self.open.pop_front()
-        {
-            self.shelf.lock().retain(|(name, _)| *name != oldest);
-        }
+    /// Has a frame encoded, no more than once; those that a person waits for before the others. False when there are too
+    /// many.
+    pub fn order(&self, stream: &Arc<str>, frame: &Arc<Frame>, urgent: bool) -> bool {
+        let mut state = self.0.lock();
         let name = (Arc::clone(stream), frame.seq);
-        // A full row, or a thread that is gone: it is made ready when it is wanted.
-        if self.orders.try_send((name.clone(), Arc::clone(frame))).is_ok() {
-            self.open.push_back(name);
+        if state.wanted.contains(&name) {
+            return true;
+        }
+        if state.wanted.len() >= MOST {
+            return false;
+        }
+        state.wanted.insert(name.clone());
+        let place = match urgent {
+            true => state.orders.iter().take_while(|(.., urgent)| *urgent).count(),
+            false => state.orders.len(),
+        };
+        state.orders.insert(place, (name, Arc::clone(frame), urgent));
+        self.0.bell.notify_all();
+        true
+    }
+
+    /// Nobody wants this frame any more.
+    pub fn forget(&self, stream: &Arc<str>, seq: u64) {
+        let mut state = self.0.lock();
+        let name = (Arc::clone(stream), seq);
+        state.wanted.remove(&name);
+        state.ready.remove(&name);
+        state.orders.retain(|(ordered, ..)| *ordered != name);
+    }
+
+    /// True when [`fetch`](Self::fetch) would not wait.
+    pub fn is_ready(&self, stream: &Arc<str>, seq: u64) -> bool {
+        let state = self.0.lock();
+        state.ended || state.ready.contains_key(&(Arc::clone(stream), seq))
+    }
+
+    /// Waits a while for any frame to be ready.
+    pub fn wait(&self) {
+        let state = self.0.lock();
+        if state.ready.is_empty() && !state.ended {
+            let _looked_at_anew = self.0.bell.wait_timeout(state, LOOK_AROUND);
         }
     }
 
-    /// True while it is ordered and not ready.
-    pub fn is_awaited(&self, stream: &Arc<str>, seq: u64) -> bool {
-        self.is_open(stream, seq) && !self.shelf.lock().iter().any(|(name, _)| is(name, stream, seq))
+    /// A frame that was ordered; waits until it is encoded.
+    ///
+    /// # Errors
+    /// When it can't be encoded, was not ordered, or the threads have ended.
+    pub fn fetch(&self, stream: &Arc<str>, seq: u64) -> Result<Vec<Part>> {
+        let mut state = self.0.lock();
+        let name = (Arc::clone(stream), seq);
+        loop {
+            if let Some(parts) = state.ready.remove(&name) {
+                state.wanted.remove(&name);
+                return parts;
+            }
+            if state.ended || !state.wanted.contains(&name) {
+                return Err(Error::internal("frame_thread", "the thread that encodes frames has ended"));
+            }
+            let waited = self.0.bell.wait_timeout(state, LOOK_AROUND);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The frame, if it was ordered; waits until it is ready.
-    pub fn fetch(&mut self, stream: &Arc<str>, seq: u64) -> Option<Result<Chunks>> {
-        let at = self.open.iter().position(|name| is(name, stream, seq))?;
-        self.open.remove(at);
-        let mut ready = self.shelf.lock();
+    fn end(&self) {
+        let mut state = self.lock();
+        state.ended = true;
+        state.orders.clear();
+        drop(state);
+        self.bell.notify_all();
+    }
+
+    /// Waits for the next order; `None` at the end.
+    fn next(&self) -> Option<(Name, Arc<Frame>)> {
+        let mut state = self.lock();
         loop {
-            if let Some(at) = ready.iter().position(|(name, _)| is(name, stream, seq)) {
-                return ready.remove(at).map(|(_, chunks)| chunks);
-            }
-            // The thread has a reference of its own while it works.
-            if Arc::strong_count(&self.shelf) < 2 {
+            if state.ended {
                 return None;
             }
-            let waited = self.shelf.bell.wait_timeout(ready, LOOK_AROUND);
-            ready = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if let Some((name, frame, _)) = state.orders.pop_front() {
+                return Some((name, frame));
+            }
+            state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn is_open(&self, stream: &Arc<str>, seq: u64) -> bool {
-        self.open.iter().any(|name| is(name, stream, seq))
+    fn put(&self, name: Name, parts: Result<Vec<Part>>) {
+        let mut state = self.lock();
+        if state.wanted.contains(&name) {
+            state.ready.insert(name, parts);
+        }
+        drop(state);
+        self.bell.notify_all();
     }
 }
 
-fn is(name: &Name, stream: &Arc<str>, seq: u64) -> bool {
-    name.1 == seq && name.0.as_ref() == stream.as_ref()
+/// Tells the other side when a thread has ended, however it did.
+struct Ends<'a>(&'a Shared);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
-fn work(splitter: &Splitter<'_>, orders: &Receiver<(Name, Arc<Frame>)>, shelf: &Arc<Shelf>) {
-    for (name, frame) in orders {
+fn split(shared: &Shared, splitter: &Splitter<'_>, give: &SyncSender<(Name, Result<Chunks>)>) {
+    let _ends = Ends(shared);
+    while let Some((name, frame)) = shared.next() {
         let chunks = preprocess::prepare(&frame.rgb, frame.width, frame.height)
             .and_then(|picture| splitter.split(&picture.rgb, picture.width, picture.height));
-        let mut ready = shelf.lock();
-        // What was forgotten meanwhile has nobody who fetches it.
-        if ready.len() >= MOST {
-            ready.pop_front();
+        if give.send((name, chunks)).is_err() {
+            return;
         }
-        ready.push_back((name, chunks));
-        drop(ready);
-        shelf.bell.notify_all();
+    }
+}
+
+fn encode(shared: &Shared, mut vision: Vision<'_>, take: &Receiver<(Name, Result<Chunks>)>) {
+    let _ends = Ends(shared);
+    for (name, chunks) in take {
+        let parts = chunks.and_then(|chunks| vision.encode_chunks(&chunks, true));
+        shared.put(name, parts);
     }
 }

@@ -2,7 +2,6 @@
 //! language model goes into one batch, so that many streams share each pass over the weights.
 //! Not here: the thread and loading (`worker`), who waits (`mailbox`), cells and batches (`session`).
 
-use super::ahead::Ahead;
 use super::choice::Chooser;
 use super::ffi::Token;
 use super::mailbox::Mailbox;
@@ -12,7 +11,7 @@ use super::speech_tokens::SpeechTokens;
 use super::template::Layout;
 use super::utf8::Utf8Stream;
 use super::vision::{EncodedFrame, Eye};
-use super::{JobEvent, JobFinish, Pulse};
+use super::{Job, JobEvent, JobFinish, Pulse};
 use crate::cancel::CancelFlag;
 use crate::error::{Error, Result};
 use std::rc::Rc;
@@ -39,12 +38,56 @@ struct Running {
 }
 
 enum Stage {
-    /// These of its frames have embeddings, and so many of them were made for it.
-    Frames {
-        encoded: Vec<Rc<EncodedFrame>>,
-        fresh: u32,
-    },
+    Frames(Seeing),
     Answer(Box<Answer>),
+}
+
+/// Until all frames have embeddings.
+#[derive(Default)]
+struct Seeing {
+    /// The job's next frame that has none yet.
+    next: usize,
+    /// Those that have, as long as the prompt is not begun.
+    encoded: Vec<Rc<EncodedFrame>>,
+    /// So many were made for it.
+    fresh: u32,
+    /// The prompt, where it is decoded as the frames come.
+    look: Option<Look>,
+    /// All frames are ordered, and it was seen whether the prompt can begin.
+    ordered: bool,
+    begun: bool,
+}
+
+impl Seeing {
+    /// Begins the prompt before all frames are there, if it is known how many of them fit.
+    fn begin(&mut self, job: &Job, layout: &Layout, session: &mut Session<'_>, eye: &mut Eye<'_>) -> Result<()> {
+        self.begun = true;
+        let Some(tokens) = eye.frame_tokens() else { return Ok(()) };
+        let prompt = layout.tokens(session.model(), &job.prompt, job.for_voice);
+        self.next = session.fit(&prompt, &vec![tokens; job.frames.len()], job.max_tokens)?;
+        let mut first = Vec::new();
+        while let Some(encoded) = job.frames.get(self.next).and_then(|frame| eye.cached(&job.stream, frame.seq)) {
+            first.push(encoded);
+            self.next += 1;
+        }
+        self.look = Some(session.begin(&job.stream, prompt, first)?);
+        Ok(())
+    }
+
+    /// The whole prompt, once all frames are there.
+    fn whole(&mut self, job: &Job, layout: &Layout, session: &mut Session<'_>) -> Result<Look> {
+        let mut look = match self.look.take() {
+            Some(look) => look,
+            None => {
+                let prompt = layout.tokens(session.model(), &job.prompt, job.for_voice);
+                let tokens: Vec<usize> = self.encoded.iter().map(|frame| frame.tokens).collect();
+                let left_out = session.fit(&prompt, &tokens, job.max_tokens)?;
+                session.begin(&job.stream, prompt, self.encoded.split_off(left_out))?
+            }
+        };
+        look.close();
+        Ok(look)
+    }
 }
 
 /// From the prompt to the last token.
@@ -70,7 +113,7 @@ impl<'m> Desk<'m> {
         Self { layout, speech, session, eye, at_once: at_once.max(1), pulse, running: Vec::new() }
     }
 
-    /// From now on frames are made ready by a thread of their own.
+    /// From now on frames are encoded on threads of their own, and each prompt is decoded as its frames come.
     ///
     /// # Errors
     /// When there can be no thread.
@@ -78,18 +121,18 @@ impl<'m> Desk<'m> {
     where
         'm: 'scope,
     {
-        if let Some(splitter) = self.eye.splitter() {
-            self.eye.work_ahead(Ahead::start(scope, splitter)?);
-        }
-        Ok(())
+        self.eye.work_ahead(scope)
     }
 
     /// Works until the mailbox is closed and everything at work has ended.
     pub fn serve(&mut self, mailbox: &Mailbox) {
         while self.take_on(mailbox) {
             self.let_go();
-            self.encode_one();
-            self.batch();
+            self.see();
+            let worked = self.batch();
+            if let Some(ahead) = self.eye.ahead().filter(|_| !worked && !self.running.is_empty()) {
+                ahead.wait();
+            }
         }
     }
 
@@ -110,10 +153,7 @@ impl<'m> Desk<'m> {
                 say(&ticket, JobEvent::Failed(Error::invalid("job_without_frames", "there is no frame to look at")));
                 continue;
             }
-            for frame in &ticket.job.frames {
-                self.eye.order(&ticket.job.stream, frame);
-            }
-            self.running.push(Running { ticket, stage: Stage::Frames { encoded: Vec::new(), fresh: 0 } });
+            self.running.push(Running { ticket, stage: Stage::Frames(Seeing::default()) });
         }
         !self.running.is_empty()
     }
@@ -127,75 +167,84 @@ impl<'m> Desk<'m> {
         }
     }
 
-    /// Encodes one frame, of the look that is longest at work and whose frame is ready. The others' answers go on between
-    /// two frames, and while none is ready.
-    fn encode_one(&mut self) {
-        let ready = |run: &Running| match &run.stage {
-            Stage::Frames { encoded, .. } => {
-                !self.eye.awaits(&run.ticket.job.stream, &run.ticket.job.frames[encoded.len()])
-            }
-            Stage::Answer(_) => false,
-        };
-        let nothing_else = || self.running.iter().all(|run| matches!(run.stage, Stage::Frames { .. }));
-        let first = || self.running.iter().position(|run| matches!(run.stage, Stage::Frames { .. }));
-        let next = self.running.iter().position(ready);
-        let Some(i) = next.or_else(|| if nothing_else() { first() } else { None }) else { return };
-        let Running { ticket, stage } = &mut self.running[i];
-        let Stage::Frames { encoded, fresh } = stage else { return };
-        let looked = self.eye.look(&ticket.job.stream, &ticket.job.frames[encoded.len()]);
-        self.pulse.beat();
-        match looked {
-            Ok((frame, made)) => {
-                encoded.push(frame);
-                *fresh += u32::from(made);
-            }
-            Err(e) => return self.finish(i, Err(e)),
-        }
-        if encoded.len() == ticket.job.frames.len() {
-            say(ticket, JobEvent::Encoded { at: Instant::now(), encoded: *fresh });
-            let frames = std::mem::take(encoded);
-            match self.open(i, frames) {
-                Ok(answer) => self.running[i].stage = Stage::Answer(Box::new(answer)),
+    /// Takes the frames that were encoded on threads of their own; without such threads encodes one, of the look that is
+    /// longest at work: the others' answers go on between two frames.
+    fn see(&mut self) {
+        let ahead = self.eye.ahead().is_some();
+        let mut i = 0;
+        while i < self.running.len() {
+            match self.see_for(i, ahead) {
+                Ok(true) if !ahead => return,
+                Ok(_) => i += 1,
                 Err(e) => self.finish(i, Err(e)),
             }
         }
     }
 
-    /// Lays the prompt out and takes a slot for it.
-    fn open(&mut self, i: usize, mut frames: Vec<Rc<EncodedFrame>>) -> Result<Answer> {
-        let job = &self.running[i].ticket.job;
-        let prompt = self.layout.tokens(self.session.model(), &job.prompt, job.for_voice);
-        let left_out = self.session.fit(&prompt, &mut frames, job.max_tokens)?;
-        if left_out > 0 {
-            tracing::debug!(left_out, "oldest frames left out: the context is too short for all");
+    /// True when one of this look's frames was taken.
+    fn see_for(&mut self, i: usize, ahead: bool) -> Result<bool> {
+        let Self { running, eye, session, layout, pulse, .. } = self;
+        let Running { ticket, stage } = &mut running[i];
+        let Stage::Frames(seeing) = stage else { return Ok(false) };
+        let job = &ticket.job;
+        if ahead && !seeing.begun {
+            seeing.begin(job, layout, session, eye)?;
         }
-        Ok(Answer {
-            look: self.session.begin(&job.stream, prompt, frames)?,
-            chooser: Chooser::new(&job.sampling, self.session.model().n_vocab(), fresh_seed()),
-            piece: Piece::default(),
-            written: 0,
-            token: None,
-        })
+        if !seeing.ordered {
+            let mut rest = job.frames[seeing.next..].iter();
+            seeing.ordered = rest.all(|frame| eye.order(&job.stream, frame, job.urgent));
+        }
+        let mut taken = false;
+        while let Some(frame) = job.frames.get(seeing.next).filter(|frame| !eye.awaits(&job.stream, frame.seq)) {
+            let (encoded, made) = eye.look(&job.stream, frame)?;
+            pulse.beat();
+            seeing.fresh += u32::from(made);
+            seeing.next += 1;
+            taken = true;
+            match &mut seeing.look {
+                Some(look) => look.add(encoded),
+                None => seeing.encoded.push(encoded),
+            }
+            if !ahead {
+                break;
+            }
+        }
+        if seeing.next == job.frames.len() {
+            say(ticket, JobEvent::Encoded { at: Instant::now(), encoded: seeing.fresh });
+            let answer = Answer {
+                look: seeing.whole(job, layout, session)?,
+                chooser: Chooser::new(&job.sampling, session.model().n_vocab(), fresh_seed()),
+                piece: Piece::default(),
+                written: 0,
+                token: None,
+            };
+            *stage = Stage::Answer(Box::new(answer));
+        }
+        Ok(taken)
     }
 
-    /// One batch for all whose prompt is laid out, and what comes of it.
-    fn batch(&mut self) {
+    /// One batch for all that have something for it, and what comes of it. False when nobody has.
+    fn batch(&mut self) -> bool {
         let spoken = |run: &Running| run.ticket.job.for_voice;
         let writing = |run: &Running| matches!(&run.stage, Stage::Answer(answer) if answer.token.is_some());
-        let waiting = |run: &Running| matches!(&run.stage, Stage::Answer(answer) if answer.token.is_none());
+        let waiting = |run: &Running| match &run.stage {
+            Stage::Frames(seeing) => seeing.look.as_ref().is_some_and(Look::has_more),
+            Stage::Answer(answer) => answer.token.is_none(),
+        };
         // With hidden states kept, every token of a prompt would ask for logits: prompts get a batch of their own.
         if self.running.iter().any(|run| writing(run) && spoken(run)) {
             self.run(writing, true);
             self.run(waiting, false);
+            true
         } else {
-            self.run(|run| writing(run) || waiting(run), false);
+            self.run(|run| writing(run) || waiting(run), false)
         }
     }
 
-    fn run(&mut self, takes_part: impl Fn(&Running) -> bool, hidden: bool) {
+    fn run(&mut self, takes_part: impl Fn(&Running) -> bool, hidden: bool) -> bool {
         let part: Vec<usize> = (0..self.running.len()).filter(|i| takes_part(&self.running[*i])).collect();
         if part.is_empty() {
-            return;
+            return false;
         }
         // A batch can be broken off for its one owner only.
         self.session.watch(&match part.as_slice() {
@@ -208,7 +257,7 @@ impl<'m> Desk<'m> {
             .filter(|run| takes_part(run))
             .filter_map(|run| match &mut run.stage {
                 Stage::Answer(answer) => Some(Turn { look: &mut answer.look, token: answer.token }),
-                Stage::Frames { .. } => None,
+                Stage::Frames(seeing) => seeing.look.as_mut().map(|look| Turn { look, token: None }),
             })
             .collect();
         let done = self.session.step(&mut turns, &mut self.eye, hidden);
@@ -225,6 +274,7 @@ impl<'m> Desk<'m> {
                 Err(e) => self.finish(i, Err(e)),
             }
         }
+        true
     }
 
     /// After a batch: tells what it brought and chooses the next token. How the answer ended, if it did.
@@ -274,12 +324,25 @@ impl<'m> Desk<'m> {
     fn finish(&mut self, i: usize, how: Result<JobFinish>) {
         let Running { ticket, stage } = self.running.remove(i);
         let mut tokens = 0;
-        if let Stage::Answer(answer) = stage {
-            let Answer { look, mut piece, written, .. } = *answer;
-            tokens = written;
-            self.session.end(look);
-            if matches!(how, Ok(JobFinish::Stop | JobFinish::Length)) {
-                piece.end(&ticket);
+        match stage {
+            Stage::Answer(answer) => {
+                let Answer { look, mut piece, written, .. } = *answer;
+                tokens = written;
+                self.session.end(look);
+                if matches!(how, Ok(JobFinish::Stop | JobFinish::Length)) {
+                    piece.end(&ticket);
+                }
+            }
+            Stage::Frames(seeing) => {
+                let Job { stream, frames, .. } = &ticket.job;
+                // Another look of the stream, if there is one, may want the same frames.
+                let alone = self.running.iter().all(|run| run.ticket.job.stream != *stream);
+                if let Some(ahead) = self.eye.ahead().filter(|_| alone) {
+                    frames.iter().for_each(|frame| ahead.forget(stream, frame.seq));
+                }
+                if let Some(look) = seeing.look {
+                    self.session.end(look);
+                }
             }
         }
         let last = match how {

@@ -235,6 +235,8 @@ impl<'m> Context<'m> {
             p.n_seq_max = params.sequences;
             p.n_batch = params.batch;
             p.n_ubatch = params.batch.min(512);
+            // One answer's token for each sequence: room for the logits of a whole batch would be 300 MB.
+            p.n_outputs_max = params.sequences;
             p.n_threads = params.threads;
             p.n_threads_batch = params.threads;
             p.no_perf = true;

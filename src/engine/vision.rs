@@ -4,7 +4,7 @@
 use super::ahead::Ahead;
 use super::ffi::{Model, Token};
 use super::preprocess;
-use super::tower::{ImagePart, Part, Splitter, Vision};
+use super::tower::{ImagePart, Part, Vision};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::Scope;
 
 /// How the projector wants its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +49,22 @@ impl EncodedFrame {
 
 /// The vision tower and the embeddings it made lately.
 pub struct Eye<'m> {
-    vision: Vision<'m>,
+    tower: Tower<'m>,
     layout: FrameLayout,
+    needs_helper: bool,
     image_start: Vec<Token>,
     image_end: Vec<Token>,
     cache: Cache,
-    /// What makes frames ready beforehand, where that pays.
-    ahead: Option<Ahead>,
+    /// Cells that a frame takes, once that is known; the same for all frames of a layout with one slice.
+    frame_tokens: Option<usize>,
+}
+
+enum Tower<'m> {
+    Here(Vision<'m>),
+    /// With threads of their own.
+    Ahead(Ahead),
+    /// On the way there.
+    Moving,
 }
 
 impl<'m> Eye<'m> {
@@ -86,57 +96,93 @@ impl<'m> Eye<'m> {
             image_end.push(token("</image>")?);
         }
         let vision = Vision::load(path, model, use_gpu, threads)?;
-        Ok(Self { vision, layout, image_start, image_end, cache: Cache::new(cache_bytes), ahead: None })
+        let (needs_helper, tower) = (vision.needs_helper(), Tower::Here(vision));
+        let cache = Cache::new(cache_bytes);
+        Ok(Self { tower, layout, needs_helper, image_start, image_end, cache, frame_tokens: None })
     }
 
     /// True when decoding needs libmtmd's helper.
     pub fn needs_helper(&self) -> bool {
-        self.vision.needs_helper()
+        self.needs_helper
     }
 
-    /// What makes pictures ready for this tower, where they are resized by us.
-    pub fn splitter(&self) -> Option<Splitter<'m>> {
-        (self.layout == FrameLayout::OneSlice).then(|| self.vision.splitter())
+    /// From now on frames are encoded on threads of their own, within `scope`; not where the tower is needed here, too, or
+    /// frames are resized by libmtmd.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn work_ahead<'scope>(&mut self, scope: &'scope Scope<'scope, '_>) -> Result<()>
+    where
+        'm: 'scope,
+    {
+        if self.layout == FrameLayout::OneSlice && !self.needs_helper {
+            self.tower = match std::mem::replace(&mut self.tower, Tower::Moving) {
+                Tower::Here(vision) => Tower::Ahead(Ahead::start(scope, vision)?),
+                other => other,
+            };
+        }
+        Ok(())
     }
 
-    /// From now on frames are made ready by `ahead`.
-    pub fn work_ahead(&mut self, ahead: Ahead) {
-        self.ahead = Some(ahead);
-    }
-
-    /// Has a frame made ready, if there is somebody who does and it is not encoded yet.
-    pub fn order(&mut self, stream: &Arc<str>, frame: &Arc<Frame>) {
-        let cached = self.cache.has(stream, frame.seq);
-        if let Some(ahead) = self.ahead.as_mut().filter(|_| !cached) {
-            ahead.order(stream, frame);
+    /// The threads that encode, if there are any.
+    pub fn ahead(&self) -> Option<&Ahead> {
+        match &self.tower {
+            Tower::Ahead(ahead) => Some(ahead),
+            Tower::Here(_) | Tower::Moving => None,
         }
     }
 
-    /// True when a look at this frame would wait until it is ready.
-    pub fn awaits(&self, stream: &Arc<str>, frame: &Frame) -> bool {
-        self.ahead.as_ref().is_some_and(|ahead| ahead.is_awaited(stream, frame.seq))
+    /// The tower itself, for that helper.
+    ///
+    /// # Errors
+    /// When it is with threads of its own.
+    pub fn vision(&mut self) -> Result<&mut Vision<'m>> {
+        match &mut self.tower {
+            Tower::Here(vision) => Ok(vision),
+            Tower::Ahead(_) | Tower::Moving => Err(Error::internal("frame_thread", "the vision tower is elsewhere")),
+        }
     }
 
-    /// The tower itself, for that helper.
-    pub fn vision(&mut self) -> &mut Vision<'m> {
-        &mut self.vision
+    /// Cells that each frame will take, when that is known before it is encoded.
+    pub fn frame_tokens(&self) -> Option<usize> {
+        self.frame_tokens
+    }
+
+    /// The frame's embeddings if they are there.
+    pub fn cached(&mut self, stream: &Arc<str>, seq: u64) -> Option<Rc<EncodedFrame>> {
+        self.cache.get(stream, seq)
+    }
+
+    /// Has a frame encoded, if there is somebody who does and it is not encoded yet. False when it has to be ordered again.
+    pub fn order(&self, stream: &Arc<str>, frame: &Arc<Frame>, urgent: bool) -> bool {
+        let ahead = self.ahead().filter(|_| !self.cache.has(stream, frame.seq));
+        ahead.is_none_or(|ahead| ahead.order(stream, frame, urgent))
+    }
+
+    /// True when a look at this frame would wait until it is encoded elsewhere.
+    pub fn awaits(&self, stream: &Arc<str>, seq: u64) -> bool {
+        !self.cache.has(stream, seq) && self.ahead().is_some_and(|ahead| !ahead.is_ready(stream, seq))
     }
 
     /// The frame's embeddings, from the cache when they are there; true when they were made now.
     ///
     /// # Errors
     /// When the frame can't be resampled or encoded.
-    pub fn look(&mut self, stream: &Arc<str>, frame: &Frame) -> Result<(Rc<EncodedFrame>, bool)> {
+    pub fn look(&mut self, stream: &Arc<str>, frame: &Arc<Frame>) -> Result<(Rc<EncodedFrame>, bool)> {
         if let Some(encoded) = self.cache.get(stream, frame.seq) {
             return Ok((encoded, false));
         }
-        let encoded = match self.ahead.as_mut().and_then(|ahead| ahead.fetch(stream, frame.seq)) {
-            Some(chunks) => {
-                let parts = self.vision.encode_chunks(&chunks?, true)?;
-                Rc::new(self.between_tokens(parts))
+        let encoded = match &self.tower {
+            Tower::Ahead(ahead) => {
+                ahead.order(stream, frame, true);
+                self.between_tokens(ahead.fetch(stream, frame.seq)?)
             }
-            None => Rc::new(self.encode(frame)?),
+            Tower::Here(_) | Tower::Moving => self.encode(frame)?,
         };
+        if self.layout == FrameLayout::OneSlice {
+            self.frame_tokens = Some(encoded.tokens);
+        }
+        let encoded = Rc::new(encoded);
         self.cache.put(stream, frame.seq, &encoded);
         Ok((encoded, true))
     }
@@ -146,13 +192,13 @@ impl<'m> Eye<'m> {
     /// # Errors
     /// As [`look`](Self::look).
     pub fn encode(&mut self, frame: &Frame) -> Result<EncodedFrame> {
-        match self.layout {
-            FrameLayout::Whole => {
-                Ok(EncodedFrame::new(self.vision.encode(&frame.rgb, frame.width, frame.height, false)?))
-            }
+        let layout = self.layout;
+        let vision = self.vision()?;
+        match layout {
+            FrameLayout::Whole => Ok(EncodedFrame::new(vision.encode(&frame.rgb, frame.width, frame.height, false)?)),
             FrameLayout::OneSlice => {
                 let prepared = preprocess::prepare(&frame.rgb, frame.width, frame.height)?;
-                let parts = self.vision.encode(&prepared.rgb, prepared.width, prepared.height, true)?;
+                let parts = vision.encode(&prepared.rgb, prepared.width, prepared.height, true)?;
                 Ok(self.between_tokens(parts))
             }
         }

@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub kv: KvType,
     /// Most bytes of frame embeddings kept.
     pub embedding_cache_bytes: usize,
+    /// Frames are encoded on threads of their own, beside the language model; `None` does so where the tower is on a GPU.
+    pub encode_ahead: Option<bool>,
 }
 
 impl EngineConfig {
@@ -73,6 +75,7 @@ impl EngineConfig {
             weight: None,
             kv: KvType::F16,
             embedding_cache_bytes: 64 << 20,
+            encode_ahead: None,
         }
     }
 
@@ -252,8 +255,8 @@ fn serve(
         status.load_s = Some(load_s);
     });
     let mut desk = Desk::new(layout, speech, session, eye, at_once, Arc::clone(pulse));
-    if !plan.vision {
-        // The processor has nothing to spare while it computes everything.
+    // A processor has nothing to spare while it computes everything.
+    if !config.encode_ahead.unwrap_or(plan.vision) {
         desk.serve(mailbox);
         return Ok(());
     }
