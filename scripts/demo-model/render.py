@@ -204,7 +204,7 @@ def pack(clip):
     if rng.random() < (0.5 if style[32] else 0.12):  # small writing, as cameras burn it in
         style[33] = 1 + rng.integers(STAMPS)
         style[34] = rng.uniform(0.026, 0.066) * min(w, h)
-        style[35], style[36] = rng.integers(6), rng.uniform(3, 16)
+        style[35], style[36] = rng.integers(6), rng.uniform(3, 34)
         style[37:40] = rng.choice([1.0, 0.0]) if rng.random() < 0.8 else rng.choice([0.0, 1.0], 3)
         style[40] = rng.random() < 0.2
     return {"objects": objects, "style": style, "mask": mask}
