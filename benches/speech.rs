@@ -100,7 +100,16 @@ fn job(stream: &str, seq: u64, for_voice: bool) -> Job {
     let (system, instruction) = ("You watch a live video.".to_owned(), format!("Say what you see. {seq}"));
     let sampling = Sampling { temperature: 1.5, seed: u32::try_from(seq).ok(), ..Sampling::default() };
     let prompt = Prompt { system, instruction, context: String::new() };
-    Job { stream: Arc::from(stream), prompt, frames: vec![frame], max_tokens: 60, sampling, for_voice, urgent: false }
+    Job {
+        stream: Arc::from(stream),
+        prompt,
+        frames: vec![frame],
+        max_tokens: 60,
+        sampling,
+        for_voice,
+        urgent: false,
+        novelty: 0.0,
+    }
 }
 
 /// Milliseconds from an answer's first text to its last, for each token after the first.

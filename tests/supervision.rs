@@ -464,6 +464,7 @@ fn job(frames: std::ops::Range<u64>, max_tokens: u32) -> Job {
         sampling,
         for_voice: false,
         urgent: false,
+        novelty: 0.0,
     }
 }
 

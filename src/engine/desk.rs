@@ -19,6 +19,12 @@ use std::sync::Arc;
 use std::thread::Scope;
 use std::time::Instant;
 
+/// Choices made by one thread in turn, at least, and most threads for them: starting one takes about as long as half a
+/// choice among 150,000 tokens. Among few tokens a choice takes no time.
+const CHOICES_A_THREAD: usize = 3;
+const CHOOSING_THREADS: usize = 4;
+const LARGE_VOCABULARY: usize = 30_000;
+
 /// Everything that a look needs, and the looks.
 pub struct Desk<'m> {
     layout: Layout,
@@ -262,10 +268,11 @@ impl<'m> Desk<'m> {
             .collect();
         let done = self.session.step(&mut turns, &mut self.eye, hidden);
         drop(turns);
+        let mut chosen = if done.is_ok() { self.choose(&part) } else { Vec::new() };
         // From the last on: an ended look leaves the row.
         for i in part.into_iter().rev() {
             let next = match &done {
-                Ok(()) => self.go_on(i),
+                Ok(()) => self.go_on(i, chosen.pop().flatten()),
                 Err(e) => Err(e.clone()),
             };
             match next {
@@ -277,11 +284,48 @@ impl<'m> Desk<'m> {
         true
     }
 
-    /// After a batch: tells what it brought and chooses the next token. How the answer ended, if it did.
-    fn go_on(&mut self, i: usize) -> Result<Option<JobFinish>> {
+    /// After a batch: the next token of each of these that has logits. Choosing takes a pass over all logits, so many are
+    /// chosen side by side.
+    fn choose(&mut self, part: &[usize]) -> Vec<Option<Result<Token>>> {
+        let Self { running, session, speech, .. } = self;
+        let spoken = running.iter().any(|run| run.ticket.job.for_voice);
+        let unspeakable = if spoken { speech.unspeakable(session.model()) } else { &[] };
+        let mut part = part.iter().copied().peekable();
+        let mut chosen = Vec::new();
+        let mut choices = Vec::new();
+        for (i, run) in running.iter_mut().enumerate() {
+            if part.next_if_eq(&i).is_none() {
+                continue;
+            }
+            if let Stage::Answer(answer) = &mut run.stage
+                && answer.look.has_logits()
+            {
+                let banned = if run.ticket.job.for_voice { unspeakable } else { &[] };
+                choices.push((chosen.len(), &mut answer.chooser, session.logits(&answer.look), banned));
+            }
+            chosen.push(None);
+        }
+        let choose = |(at, chooser, logits, banned): (usize, &mut Chooser, Result<&[f32]>, &[bool])| {
+            (at, logits.and_then(|logits| chooser.choose(logits, banned)))
+        };
+        let threads = (choices.len() / CHOICES_A_THREAD).min(CHOOSING_THREADS);
+        if threads < 2 || session.model().n_vocab() < LARGE_VOCABULARY {
+            for (at, token) in choices.into_iter().map(choose) {
+                chosen[at] = Some(token);
+            }
+            return chosen;
+        }
+        for (at, token) in side_by_side(choices, threads, choose) {
+            chosen[at] = Some(token);
+        }
+        chosen
+    }
+
+    /// After a batch: tells what it brought and takes the next token. How the answer ended, if it did.
+    fn go_on(&mut self, i: usize, chosen: Option<Result<Token>>) -> Result<Option<JobFinish>> {
         let Running { ticket, stage } = &mut self.running[i];
         let Stage::Answer(answer) = stage else { return Ok(None) };
-        let Answer { look, chooser, piece, written, token } = answer.as_mut();
+        let Answer { look, piece, written, token, .. } = answer.as_mut();
         if !look.has_logits() {
             return Ok(None);
         }
@@ -301,10 +345,9 @@ impl<'m> Desk<'m> {
         if *written == job.max_tokens {
             return Ok(Some(JobFinish::Length));
         }
-        let banned = if job.for_voice { self.speech.unspeakable(self.session.model()) } else { &[] };
         #[cfg(debug_assertions)]
         super::fault::strike();
-        let chosen = chooser.choose(self.session.logits(look)?, banned)?;
+        let chosen = chosen.unwrap_or_else(|| Err(Error::internal("engine_sample", "no token was chosen")))?;
         if self.session.model().ends_turn(chosen) || self.speech.end == Some(chosen) {
             return Ok(Some(JobFinish::Stop));
         }
@@ -357,6 +400,20 @@ impl<'m> Desk<'m> {
     }
 }
 
+/// `work` on each of `items`, by so many threads; in their order, without those whose thread panicked.
+fn side_by_side<T: Send, R: Send>(items: Vec<T>, threads: usize, work: impl Fn(T) -> R + Copy + Send) -> Vec<R> {
+    let size = items.len().div_ceil(threads.max(1)).max(1);
+    let mut rest = items.into_iter();
+    std::thread::scope(|scope| {
+        let mut working = Vec::new();
+        while rest.len() > 0 {
+            let share: Vec<T> = rest.by_ref().take(size).collect();
+            working.push(scope.spawn(move || share.into_iter().map(work).collect::<Vec<R>>()));
+        }
+        working.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
+    })
+}
+
 /// Waits for the owner when its queue is full: it always reads, or is gone.
 fn say(ticket: &Ticket, event: JobEvent) {
     // An owner that is gone has set the cancel flag by dropping its handle.
@@ -399,4 +456,17 @@ impl Piece {
 fn fresh_seed() -> u32 {
     use std::hash::{BuildHasher, RandomState};
     (RandomState::new().hash_one(0) & 0xffff_ffff) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::side_by_side;
+
+    #[test]
+    fn side_by_side_is_what_it_is_in_turn() {
+        for (count, threads) in [(0, 4), (1, 4), (7, 4), (16, 4), (5, 1), (3, 0)] {
+            let doubled = side_by_side((0..count).collect(), threads, |i: usize| i * 2);
+            assert_eq!(doubled, (0..count).map(|i| i * 2).collect::<Vec<_>>(), "{count} by {threads}");
+        }
+    }
 }

@@ -59,6 +59,7 @@ fn job(stream: &str, frames: Vec<Arc<Frame>>, max_tokens: u32) -> Job {
         sampling: greedy(),
         for_voice: false,
         urgent: false,
+        novelty: 0.0,
     }
 }
 
