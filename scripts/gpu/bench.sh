@@ -68,7 +68,8 @@ measured() {
     timeout "$limit" "$work/vidette" bench "$@" --looks "${LOOKS:-20}" --seconds "${seconds:-${SECONDS_EACH:-8}}" $limits \
         --log "${log:-warn}" --json "$out/bench-$name.json" >"$out/bench-$name.txt" 2>"$out/bench-$name.log" ||
         echo "ended with $?; see bench-$name.log" >&2
-    cat "$out/bench-$name.log" "$out/bench-$name.txt"
+    [ -n "${log:-}" ] || cat "$out/bench-$name.log"
+    cat "$out/bench-$name.txt"
 }
 
 if [ -n "${MODEL:-}" ]; then
