@@ -1,14 +1,15 @@
-//! ggml's graphs behind a safe builder: a computation that is built and run once.
+//! ggml's graphs behind a safe builder, and computations that are built once and run with other numbers each time.
 //! Every operation checks the shapes that ggml would assert on, because ggml aborts the process: the first mistake is
 //! remembered, later operations do nothing, and [`Graph::run`] gives the error.
 //! Not here: devices and tensors that stay (`device`), what the networks look like (`encoder`, `flow`, `vocoder`).
 //!
 //! Dimensions are ggml's: `ne[0]` is the fastest. Values are 32-bit floats, ids are 32-bit integers.
 
-use super::device::{Descriptions, Device, NODES, Shape, Stored, Tensors, elements, failed, shape};
+use super::device::{Descriptions, Device, Layout, NODES, Shape, Stored, Tensors, elements, failed, shape};
 use crate::error::{Error, Result};
 use llama_cpp_sys_2 as sys;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,16 +38,28 @@ pub enum Unary {
 
 enum Given<'a> {
     Floats(Cow<'a, [f32]>),
-    Ids(Vec<i32>),
+    /// Given with each run; how many numbers.
+    LaterFloats(usize),
+    /// The same for ids, and the number below which they are.
+    LaterIds(usize, usize),
 }
 
-/// A computation: inputs, operations, results. Built anew for every run.
+/// What a run gives to a computation that was built before, in the order in which it was asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Value<'v> {
+    Floats(&'v [f32]),
+    Ids(&'v [i32]),
+}
+
+/// A computation: inputs, operations, results.
 pub struct Graph<'a> {
     device: Device,
     descriptions: Descriptions,
     id: u32,
     nodes: Vec<NonNull<sys::ggml_tensor>>,
     inputs: Vec<(NonNull<sys::ggml_tensor>, Given<'a>)>,
+    /// Which nodes are ids, and below what they are.
+    ids: Vec<(usize, usize)>,
     /// Writes into tensors that stay, in order.
     stores: Vec<NonNull<sys::ggml_tensor>>,
     /// Keeps the memory of the tensors that the graph uses.
@@ -69,6 +82,7 @@ impl<'a> Graph<'a> {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             nodes: Vec::new(),
             inputs: Vec::new(),
+            ids: Vec::new(),
             stores: Vec::new(),
             uses: Vec::new(),
             error: None,
@@ -122,6 +136,24 @@ impl<'a> Graph<'a> {
     pub fn input(&mut self, values: impl Into<Cow<'a, [f32]>>, dims: &[usize]) -> Node {
         let values = values.into();
         self.new_input(sys::GGML_TYPE_F32, shape(dims), values.len(), Given::Floats(values))
+    }
+
+    /// Numbers that each run of a [`Plan`] gives.
+    pub fn later(&mut self, dims: &[usize]) -> Node {
+        let (ne, len) = (shape(dims), dims.iter().product());
+        self.new_input(sys::GGML_TYPE_F32, ne, len, Given::LaterFloats(len))
+    }
+
+    /// Numbers of rows, all below `below`, that each run of a [`Plan`] gives.
+    pub fn later_ids(&mut self, len: usize, below: usize) -> Node {
+        let node = self.new_input(sys::GGML_TYPE_I32, shape(&[len]), len, Given::LaterIds(len, below));
+        self.ids.push((node.at, below));
+        node
+    }
+
+    /// Whether these are numbers of rows, of which there are so many.
+    fn row_numbers(&self, ids: Node, rows: usize) -> bool {
+        self.ids.iter().any(|(at, below)| *at == ids.at && *below <= rows)
     }
 
     /// A tensor that stays.
@@ -183,6 +215,31 @@ impl<'a> Graph<'a> {
         let Some((x, y)) = self.broadcast(a, b, "a sum") else { return a };
         // SAFETY: live contiguous f32 tensors, and `b` can be repeated to `a` (checked above).
         self.op(|ctx| unsafe { sys::ggml_add(ctx, x, y) })
+    }
+
+    /// The sum of the taps of a convolution from their products `[out · taps, time, …]` with every frame: tap `i` counts
+    /// `i · dilation` frames later. Gives `[out, time − (taps − 1) · dilation, …]`.
+    pub fn sum_taps(&mut self, x: Node, taps: usize, dilation: usize) -> Node {
+        let (out, time) = (x.ne[0] / taps.max(1), x.ne[1].saturating_sub((taps.max(1) - 1) * dilation));
+        if out * taps != x.ne[0] || x.ne[3] != 1 || time == 0 {
+            return self.fail(format!("{taps} taps of {:?}", x.ne));
+        }
+        let x = self.flat(x);
+        let row = 4 * x.ne[0];
+        let nb = [4, row, row * x.ne[1], row * x.ne[1] * x.ne[2]];
+        let mut sum = None;
+        for tap in 0..taps {
+            let part = self.view(x, [out, time, x.ne[2], 1], nb, 4 * tap * out + tap * dilation * row);
+            sum = Some(match sum {
+                None => part,
+                Some(sum) => {
+                    let (Some(a), Some(b)) = (self.raw(sum), self.raw(part)) else { return part };
+                    // SAFETY: live f32 tensors of one shape whose rows have no gaps, which is all that ggml_add wants.
+                    self.op(|ctx| unsafe { sys::ggml_add(ctx, a, b) })
+                }
+            });
+        }
+        sum.unwrap_or(x)
     }
 
     /// Product, number by number; `b` is repeated to the shape of `a`.
@@ -358,30 +415,30 @@ impl<'a> Graph<'a> {
     }
 
     /// Rows of a table `[width, rows]` by their numbers.
-    pub fn rows(&mut self, table: Node, ids: &[i32]) -> Node {
-        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < table.ne[1]);
-        if !ids.iter().all(known) || table.ne[2] * table.ne[3] != 1 {
+    pub fn rows(&mut self, table: Node, ids: Node) -> Node {
+        if !self.row_numbers(ids, table.ne[1]) || table.ne[2] * table.ne[3] != 1 {
             return self.fail(format!("rows of a table of {:?} that it does not have", table.ne));
         }
-        let ids = self.new_input(sys::GGML_TYPE_I32, shape(&[ids.len()]), ids.len(), Given::Ids(ids.to_vec()));
         let table = self.flat(table);
         let (Some(table), Some(raw)) = (self.raw(table), self.raw(ids)) else { return ids };
-        // SAFETY: a live f32 matrix and i32 ids below its number of rows (checked above).
+        // SAFETY: a live f32 matrix and i32 ids below its number of rows (checked above, and with every run).
         self.op(|ctx| unsafe { sys::ggml_get_rows(ctx, table, raw) })
     }
 
-    /// The windows of a strided convolution: `x` `[time, channels]` becomes `[taps · channels, windows]`, for a kernel
+    /// The windows of a convolution: `x` `[time, channels]` becomes `[taps · channels, windows]`, for a kernel
     /// `[taps, channels, out]`.
-    pub fn windows(&mut self, kernel: Node, x: Node, stride: usize, pad: usize) -> Node {
-        let fits = x.ne[0] + 2 * pad >= kernel.ne[0] && kernel.ne[1] == x.ne[1] && stride > 0;
+    pub fn windows(&mut self, kernel: Node, x: Node, stride: usize, pad: usize, dilation: usize) -> Node {
+        let reach = (kernel.ne[0] - 1) * dilation + 1;
+        let fits = x.ne[0] + 2 * pad >= reach && kernel.ne[1] == x.ne[1] && stride > 0 && dilation > 0;
         if !fits || x.ne[2] * x.ne[3] * kernel.ne[3] != 1 {
             return self.fail(format!("a convolution of {:?} with {:?}", x.ne, kernel.ne));
         }
         let x = self.flat(x);
         let (Some(kernel), Some(raw)) = (self.raw(kernel), self.raw(x)) else { return x };
-        let (stride, pad) = (stride as i32, pad as i32);
+        let (stride, pad, dilation) = (stride as i32, pad as i32, dilation as i32);
+        let f32 = sys::GGML_TYPE_F32;
         // SAFETY: live f32 tensors; channels agree and there is at least one window (checked above).
-        self.op(|ctx| unsafe { sys::ggml_im2col(ctx, kernel, raw, stride, 0, pad, 0, 1, 0, false, sys::GGML_TYPE_F32) })
+        self.op(|ctx| unsafe { sys::ggml_im2col(ctx, kernel, raw, stride, 0, pad, 0, dilation, 0, false, f32) })
     }
 
     /// Writes `value` over a whole tensor that stays, after all that this graph has read from it so far.
@@ -398,29 +455,36 @@ impl<'a> Graph<'a> {
 
     /// Writes rows `[n, ids, h, b]` over the rows `ids` of dimension 1 of a tensor `[n, rows, h, b]` that stays; what is
     /// returned is the tensor after it.
-    pub fn store_rows(&mut self, rows: Node, ids: &[i32], target: Node) -> Node {
-        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < target.ne[1]);
-        let fits = [0, 2, 3].iter().all(|&i| rows.ne[i] == target.ne[i]) && rows.ne[1] == ids.len();
-        if !fits || !ids.iter().all(known) {
+    pub fn store_rows(&mut self, rows: Node, ids: Node, target: Node) -> Node {
+        let fits = [0, 2, 3].iter().all(|&i| rows.ne[i] == target.ne[i]) && rows.ne[1] == ids.ne[0];
+        if !fits || !self.row_numbers(ids, target.ne[1]) {
             return self.fail(format!("rows {:?} into {:?}", rows.ne, target.ne));
         }
         let rows = self.flat(rows);
-        let ids = self.new_input(sys::GGML_TYPE_I32, shape(&[ids.len()]), ids.len(), Given::Ids(ids.to_vec()));
         let (Some(rows), Some(raw), Some(target)) = (self.raw(rows), self.raw(ids), self.raw(target)) else {
             return ids;
         };
-        // SAFETY: live f32 tensors and i32 ids below the number of rows; shapes agree (checked above).
+        // SAFETY: live f32 tensors and i32 ids below the number of rows; shapes agree (checked above, ids
+        // also with every run).
         let done = self.op(|ctx| unsafe { sys::ggml_set_rows(ctx, target, rows, raw) });
         self.stores.extend(self.nodes.get(done.at).copied());
         done
     }
 
-    /// Runs the graph and reads the results, each in memory order.
+    /// Runs the graph once and reads the results, each in memory order.
     ///
     /// # Errors
     /// `speech_compute` for the first mistake that was made while building, and when the device fails;
     /// `speech_memory` when it has no room.
-    pub fn run(mut self, results: &[Node]) -> Result<Vec<Vec<f32>>> {
+    pub fn run(self, results: &[Node]) -> Result<Vec<Vec<f32>>> {
+        self.plan(results)?.once(&[])
+    }
+
+    /// Makes a computation of it that can be run.
+    ///
+    /// # Errors
+    /// `speech_compute` for the first mistake that was made while building.
+    pub fn plan(mut self, results: &[Node]) -> Result<Plan<'a>> {
         let mut outputs = Vec::new();
         for node in results {
             let node = self.flat(*node);
@@ -430,12 +494,10 @@ impl<'a> Graph<'a> {
             return Err(error);
         }
         let device = self.device.clone();
-        let _turn = device.turn();
-        let sched = device.0.sched.as_ptr();
-        // SAFETY: context, tensors and scheduler are live; the graph has room for NODES nodes, and no more were made;
-        // outputs are flagged before allocation so that their memory is not reused; inputs are set after it and have
-        // their sizes (checked when they were made); reads are as large as the tensors (ggml-backend.h).
-        unsafe {
+        // SAFETY: context and tensors are live; the graph has room for NODES nodes, and no more were made; outputs are
+        // flagged before allocation so that their memory is not reused; nodes are read within their number
+        // (ggml.h, ggml-backend.h: ggml_backend_supports_op).
+        let (graph, direct) = unsafe {
             let graph = sys::ggml_new_graph_custom(self.descriptions.0.as_ptr(), NODES, false);
             for store in &self.stores {
                 sys::ggml_build_forward_expand(graph, store.as_ptr());
@@ -444,36 +506,190 @@ impl<'a> Graph<'a> {
                 sys::ggml_set_output(*raw);
                 sys::ggml_build_forward_expand(graph, *raw);
             }
-            sys::ggml_backend_sched_reset(sched);
-            if !sys::ggml_backend_sched_alloc_graph(sched, graph) {
-                return Err(Error::unavailable(
-                    "speech_memory",
-                    format!("{} has no room to compute in", device.name()),
-                )
-                .hint("free memory, or let speech run on the CPU"));
-            }
-            for (raw, given) in &self.inputs {
+            let _turn = device.turn();
+            let first = device.0.backends[0].as_ptr();
+            let direct = (0..sys::ggml_graph_n_nodes(graph))
+                .all(|i| sys::ggml_backend_supports_op(first, sys::ggml_graph_node(graph, i)));
+            (graph, direct)
+        };
+        let graph = NonNull::new(graph).ok_or_else(|| failed("ggml made no graph"))?;
+        Ok(Plan {
+            device,
+            graph,
+            direct,
+            layout: None,
+            inputs: self.inputs,
+            outputs,
+            _uses: self.uses,
+            _descriptions: self.descriptions,
+        })
+    }
+}
+
+/// A computation that was built, and can be run again while the device's memory for computing is laid out as it was.
+pub struct Plan<'a> {
+    device: Device,
+    graph: NonNull<sys::ggml_cgraph>,
+    /// The preferred backend can do all of it; if not, the scheduler shares it out, which can be done once.
+    direct: bool,
+    /// The layout that its tensors were placed in.
+    layout: Option<u64>,
+    inputs: Vec<(NonNull<sys::ggml_tensor>, Given<'a>)>,
+    outputs: Vec<(*mut sys::ggml_tensor, usize)>,
+    _uses: Vec<Arc<Stored>>,
+    _descriptions: Descriptions,
+}
+
+// SAFETY: graph and tensors are plain memory that only this plan refers to; every use takes the device's turn.
+unsafe impl Send for Plan<'_> {}
+
+impl Plan<'_> {
+    /// Runs it, and gives the results, each in memory order; nothing when it must be built anew before it can run again.
+    ///
+    /// # Errors
+    /// `speech_compute` for values that do not fit, and when the device fails; `speech_memory` when it has no room.
+    fn run(&mut self, values: &[Value<'_>]) -> Result<Option<Vec<Vec<f32>>>> {
+        let device = self.device.clone();
+        let mut turn = device.turn();
+        if !self.place(&mut turn)? {
+            return Ok(None);
+        }
+        let given = self.given(values)?;
+        let (first, sched) = (device.0.backends[0].as_ptr(), device.0.sched.as_ptr());
+        // SAFETY: all tensors were placed in memory that is still there (`place`); inputs have their sizes (`given`);
+        // reads are as large as the tensors (ggml-backend.h).
+        unsafe {
+            for ((raw, _), value) in self.inputs.iter().zip(given) {
                 // An input that nothing uses got no memory.
                 if (*raw.as_ptr()).buffer.is_null() && (*raw.as_ptr()).data.is_null() {
                     continue;
                 }
-                let (bytes, len) = match given {
-                    Given::Floats(values) => (values.as_ptr().cast(), values.len() * 4),
-                    Given::Ids(values) => (values.as_ptr().cast(), values.len() * 4),
+                let (bytes, len) = match value {
+                    Value::Floats(values) => (values.as_ptr().cast(), values.len() * 4),
+                    Value::Ids(values) => (values.as_ptr().cast(), values.len() * 4),
                 };
                 sys::ggml_backend_tensor_set(raw.as_ptr(), bytes, 0, len);
             }
-            let status = sys::ggml_backend_sched_graph_compute(sched, graph);
+            let status = if self.direct {
+                sys::ggml_backend_graph_compute(first, self.graph.as_ptr())
+            } else {
+                sys::ggml_backend_sched_graph_compute(sched, self.graph.as_ptr())
+            };
             if status != sys::GGML_STATUS_SUCCESS {
                 return Err(failed(format!("{} failed ({status})", device.name())));
             }
-            let mut out = Vec::with_capacity(outputs.len());
-            for (raw, len) in outputs {
-                let mut values = vec![0.0f32; len];
-                sys::ggml_backend_tensor_get(raw, values.as_mut_ptr().cast(), 0, len * 4);
+            let mut out = Vec::with_capacity(self.outputs.len());
+            for (raw, len) in &self.outputs {
+                let mut values = vec![0.0f32; *len];
+                sys::ggml_backend_tensor_get(*raw, values.as_mut_ptr().cast(), 0, len * 4);
                 out.push(values);
             }
-            Ok(out)
+            Ok(Some(out))
         }
+    }
+
+    fn once(mut self, values: &[Value<'_>]) -> Result<Vec<Vec<f32>>> {
+        self.run(values)?.ok_or_else(|| failed("a computation that was placed nowhere"))
+    }
+
+    /// What goes into each input, in order; checked against what was asked for.
+    fn given<'v>(&'v self, values: &[Value<'v>]) -> Result<Vec<Value<'v>>> {
+        let mut values = values.iter();
+        let mut out = Vec::with_capacity(self.inputs.len());
+        for (_, given) in &self.inputs {
+            out.push(match given {
+                Given::Floats(values) => Value::Floats(values),
+                Given::LaterFloats(len) => match values.next() {
+                    Some(Value::Floats(values)) if values.len() == *len => Value::Floats(values),
+                    _ => return Err(failed(format!("a run without the {len} numbers of an input"))),
+                },
+                Given::LaterIds(len, below) => match values.next() {
+                    Some(Value::Ids(ids))
+                        if ids.len() == *len && ids.iter().all(|id| usize::try_from(*id).is_ok_and(|i| i < *below)) =>
+                    {
+                        Value::Ids(ids)
+                    }
+                    _ => return Err(failed(format!("a run without {len} numbers of rows below {below}"))),
+                },
+            });
+        }
+        Ok(out)
+    }
+
+    /// Gives memory to all tensors, once; false when they had some that has gone since.
+    fn place(&mut self, layout: &mut Layout) -> Result<bool> {
+        if self.layout.is_some() {
+            return Ok(self.direct && self.layout == Some(layout.generation));
+        }
+        let no_room = || {
+            Error::unavailable("speech_memory", format!("{} has no room to compute in", self.device.name()))
+                .hint("free memory, or let speech run on the CPU")
+        };
+        let machine = &self.device.0;
+        // SAFETY: graph, allocator and scheduler are live; the device's turn is held (`layout` is behind it). All plans
+        // share the allocator's one buffer: it only grows, and then the generation tells that older plans have lost theirs
+        // (ggml-alloc.h, ggml-backend.h).
+        unsafe {
+            if !self.direct {
+                sys::ggml_backend_sched_reset(machine.sched.as_ptr());
+                if !sys::ggml_backend_sched_alloc_graph(machine.sched.as_ptr(), self.graph.as_ptr()) {
+                    return Err(no_room());
+                }
+                self.layout = Some(0);
+                return Ok(true);
+            }
+            let alloc = machine.alloc.as_ptr();
+            let done = sys::ggml_gallocr_reserve(alloc, self.graph.as_ptr());
+            let bytes = sys::ggml_gallocr_get_buffer_size(alloc, 0);
+            if !done || bytes != layout.bytes {
+                (layout.generation, layout.bytes) = (layout.generation + 1, bytes);
+            }
+            if !done || !sys::ggml_gallocr_alloc_graph(alloc, self.graph.as_ptr()) {
+                layout.bytes = 0;
+                return Err(no_room());
+            }
+        }
+        self.layout = Some(layout.generation);
+        Ok(true)
+    }
+}
+
+/// Most computations that are kept of one network.
+const KEPT: usize = 32;
+
+/// Computations that are kept for their next run, by what shapes them: building one takes longer than running it on a
+/// GPU, and CUDA replays a graph that has not changed.
+#[derive(Default)]
+pub struct Plans(HashMap<[usize; 2], Plan<'static>>);
+
+impl Plans {
+    /// Runs the computation that was kept under the key, or builds it; without a key, or on a device that keeps none, it
+    /// is built for this run alone.
+    ///
+    /// # Errors
+    /// Of [`Graph::plan`], and as [`Graph::run`].
+    pub fn run(
+        &mut self,
+        device: &Device,
+        key: Option<[usize; 2]>,
+        values: &[Value<'_>],
+        build: impl FnOnce(&mut Graph<'static>) -> Vec<Node>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let key = key.filter(|_| device.keeps());
+        if let Some(plan) = key.and_then(|key| self.0.get_mut(&key))
+            && let Some(out) = plan.run(values)?
+        {
+            return Ok(out);
+        }
+        let mut g = Graph::new(device)?;
+        let results = build(&mut g);
+        let mut plan = g.plan(&results)?;
+        let Some(key) = key.filter(|_| plan.direct) else { return plan.once(values) };
+        let out = plan.run(values)?.ok_or_else(|| failed("a computation that was placed nowhere"))?;
+        if self.0.len() >= KEPT {
+            self.0.clear();
+        }
+        self.0.insert(key, plan);
+        Ok(out)
     }
 }

@@ -343,9 +343,15 @@ impl Wants {
         self.one(format!("{name}.bias"), &[width], Form::Plain);
     }
 
-    /// A convolution's kernel and bias.
+    /// Kernel and bias of a convolution over a few wide frames (`layers::conv`).
     pub fn conv(&mut self, name: &str, into: usize, out: usize, taps: usize) {
         self.one(format!("{name}.weight"), &[taps, into, out], Form::Taps);
+        self.one(format!("{name}.bias"), &[out], Form::Plain);
+    }
+
+    /// Kernel and bias of a convolution over a long signal (`layers::conv_same`).
+    pub fn conv_same(&mut self, name: &str, into: usize, out: usize, taps: usize) {
+        self.one(format!("{name}.weight"), &[taps, into, out], Form::Plain);
         self.one(format!("{name}.bias"), &[out], Form::Plain);
     }
 

@@ -8,7 +8,7 @@
 
 use super::device::{Device, Tensors};
 use super::encoder::KEPT_FRAMES;
-use super::ffi::{Graph, Node, Unary};
+use super::ffi::{Graph, Node, Plans, Unary, Value};
 use super::files::{TensorFile, Wants};
 use super::layers::{conv, gelu, layer_norm, linear, mish};
 use crate::error::{Error, Result};
@@ -154,6 +154,9 @@ pub struct Flow {
     caches: Tensors,
     slots: Slots,
     prompt: FlowPrompt,
+    /// Length of whole windows in frames: their computations are kept.
+    window: usize,
+    plans: Plans,
 }
 
 const CACHES: [&str; 4] = ["keys", "values", "conv1", "conv2"];
@@ -163,7 +166,7 @@ fn cache_name(step: usize, block: usize, what: &str) -> String {
 }
 
 impl Flow {
-    /// Puts weights and caches onto a device; `longest` is the length of the longest chunk in frames.
+    /// Puts weights and caches onto a device; `window` is the length of a whole window in frames, `longest` of the longest.
     ///
     /// # Errors
     /// Of reading, `speech_compute` and `speech_memory`.
@@ -171,7 +174,7 @@ impl Flow {
         sizes: FlowSizes,
         file: &TensorFile,
         prompt: FlowPrompt,
-        longest: usize,
+        [window, longest]: [usize; 2],
         device: &Device,
     ) -> Result<Self> {
         let weights = sizes.wants().load(file, device)?;
@@ -190,9 +193,14 @@ impl Flow {
         }
         let caches = Tensors::new(device, &wanted)?;
         let slots = Slots::new(prompt.frames, capacity);
-        let mut flow = Self { sizes, weights, modulation, caches, slots, prompt };
+        let mut flow = Self { sizes, weights, modulation, caches, slots, prompt, window, plans: Plans::default() };
         flow.begin()?;
         Ok(flow)
+    }
+
+    /// Bytes on the device: weights, caches.
+    pub fn bytes(&self) -> [usize; 2] {
+        [self.weights.bytes() + self.modulation.bytes(), self.caches.bytes()]
     }
 
     /// Steps of the caches.
@@ -302,7 +310,7 @@ impl Flow {
 
     #[expect(clippy::too_many_arguments, reason = "all of one chunk")]
     fn step(
-        &self,
+        &mut self,
         device: &Device,
         step: usize,
         x: &[f32],
@@ -323,26 +331,41 @@ impl Flow {
                 row[2 * s.mel..3 * s.mel].copy_from_slice(speaker);
             }
         }
-        let mut g = Graph::new(device)?;
-        let x = g.input(input, &[4 * s.mel, frames, HALVES]);
-        let mask = g.input(mask, &[self.slots.capacity, frames]);
-        let m = g.stored(&self.modulation, &step.to_string());
-        let mut x = linear(&mut g, &self.weights, "estimator.in_proj", x);
-        for block in 0..s.blocks {
-            x = self.block(&mut g, step, block, x, m, ids, mask);
-        }
-        let h = modulated(&mut g, x, m, 9 * s.blocks);
-        let velocity = linear(&mut g, &self.weights, "estimator.final_layer.linear", h);
-        let mut done = g.run(&[velocity])?;
-        Ok(done.pop().unwrap_or_default())
+        let net = Net { sizes: &self.sizes, weights: &self.weights, caches: &self.caches };
+        let (modulation, capacity) = (&self.modulation, self.slots.capacity);
+        let build = |g: &mut Graph<'static>| {
+            let x = g.later(&[4 * s.mel, frames, HALVES]);
+            let mask = g.later(&[capacity, frames]);
+            let ids = g.later_ids(frames, capacity);
+            let m = g.stored(modulation, &step.to_string());
+            let mut x = linear(g, net.weights, "estimator.in_proj", x);
+            for block in 0..s.blocks {
+                x = net.block(g, step, block, x, m, ids, mask);
+            }
+            let h = modulated(g, x, m, 9 * s.blocks);
+            vec![linear(g, net.weights, "estimator.final_layer.linear", h)]
+        };
+        let key = (frames == self.window).then_some([step, frames]);
+        let values = [Value::Floats(&input), Value::Floats(mask), Value::Ids(ids)];
+        Ok(self.plans.run(device, key, &values, build)?.pop().unwrap_or_default())
     }
+}
 
+/// What one step is computed with.
+#[derive(Clone, Copy)]
+struct Net<'a> {
+    sizes: &'a FlowSizes,
+    weights: &'a Tensors,
+    caches: &'a Tensors,
+}
+
+impl Net<'_> {
     /// One block on `[width, frames, halves]`: attention, convolution, feed-forward, each modulated and gated.
     #[expect(clippy::too_many_arguments, reason = "all of one step")]
-    fn block(&self, g: &mut Graph<'_>, step: usize, block: usize, x: Node, m: Node, ids: &[i32], mask: Node) -> Node {
-        let (w, p) = (&self.weights, format!("estimator.blocks.{block}."));
+    fn block(&self, g: &mut Graph<'_>, step: usize, block: usize, x: Node, m: Node, ids: Node, mask: Node) -> Node {
+        let (w, p) = (self.weights, format!("estimator.blocks.{block}."));
         let at = 9 * block;
-        let cache = |g: &mut Graph<'_>, what: &str| g.stored(&self.caches, &cache_name(step, block, what));
+        let cache = |g: &mut Graph<'_>, what: &str| g.stored(self.caches, &cache_name(step, block, what));
         let caches = CACHES.map(|what| cache(g, what));
         let h = modulated(g, x, m, at);
         let y = self.attention(g, &p, h, [caches[0], caches[1]], ids, mask);
@@ -360,9 +383,9 @@ impl Flow {
         gated(g, x, y, m, at + 5)
     }
 
-    fn attention(&self, g: &mut Graph<'_>, p: &str, h: Node, cache: [Node; 2], ids: &[i32], mask: Node) -> Node {
-        let (s, w) = (&self.sizes, &self.weights);
-        let frames = ids.len();
+    fn attention(&self, g: &mut Graph<'_>, p: &str, h: Node, cache: [Node; 2], ids: Node, mask: Node) -> Node {
+        let (s, w) = (self.sizes, self.weights);
+        let frames = ids.ne[0];
         // [width, frames, halves] to [dim, frames, heads, halves].
         let project = |g: &mut Graph<'_>, name: &str, norm: Option<&str>| {
             let y = linear(g, w, &format!("{p}attn.{name}"), h);

@@ -35,12 +35,24 @@ pub struct Options {
     pub sampling: SpeechSampling,
     /// The speech model writes codes while the sound of those before is made. The samples are the same.
     pub side_by_side: bool,
+    /// Computations are kept for their next run, and on a GPU everything runs a few times while loading, so that the first
+    /// utterance takes no longer than the others.
+    pub keep: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let sampling = SpeechSampling::default();
-        Self { gpu: true, threads: 2, positions: 4096, exact: false, steps: None, sampling, side_by_side: true }
+        Self {
+            gpu: true,
+            threads: 2,
+            positions: 4096,
+            exact: false,
+            steps: None,
+            sampling,
+            side_by_side: true,
+            keep: true,
+        }
     }
 }
 
@@ -167,7 +179,7 @@ impl Synthesizer {
     pub fn load(files: &SpeechFiles, options: &Options) -> Result<Self> {
         let opened = Opened::open(files, options.steps)?;
         let threads = options.threads.clamp(1, 256);
-        let device = Device::open(options.gpu, threads)?;
+        let device = Device::open(options.gpu, threads, options.keep)?;
         let context = ContextSizes {
             positions: options.positions,
             threads: i32::try_from(threads).unwrap_or(1),
@@ -175,7 +187,7 @@ impl Synthesizer {
             exact: options.exact,
         };
         let silence = opened.language.sizes.silence;
-        Ok(Self {
+        let mut own = Self {
             projector: Projector::load(&opened.projector, &device)?,
             language: Language::load(opened.language, context)?,
             sound: Token2Wav::load(&opened.sound, silence, &device)?,
@@ -188,7 +200,35 @@ impl Synthesizer {
             random: Random::new(0, SAMPLER),
             cancel: CancelFlag::default(),
             times: Times::default(),
-        })
+        };
+        if options.keep && own.device.is_card() {
+            own.warm()?;
+        }
+        Ok(own)
+    }
+
+    /// Runs every part as often as it takes until it is ready for the first utterance.
+    fn warm(&mut self) -> Result<()> {
+        let width = self.projector.input;
+        for _ in 0..3 {
+            self.language.begin();
+            let text = self.language.text_rows(&[0; CHUNK])?;
+            let rows = self.projector.conditions(&self.device, &vec![1.0; CHUNK * width], &text)?;
+            self.language.condition(rows, false)?;
+            for _ in 0..CHUNK {
+                self.language.code(0)?;
+            }
+        }
+        self.language.begin();
+        self.sound.warm()
+    }
+
+    /// Bytes on the device by what takes them, without the speech model and what the device's driver needs for itself.
+    pub fn bytes(&self) -> Vec<(&'static str, usize)> {
+        let mut out = vec![("projector", self.projector.bytes())];
+        out.extend(self.sound.bytes());
+        out.push(("computing", self.device.computing()));
+        out
     }
 
     /// Width of the hidden states that [`push`](Self::push) takes: the language model's.

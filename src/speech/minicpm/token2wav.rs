@@ -132,8 +132,10 @@ impl Token2Wav {
         }
         let voice = sizes.voice.load(&files.voice, &sizes.encoder, &sizes.flow)?;
         let longest = UP_RATE * (sizes.voice.advance + LOOK_AHEAD - 1);
-        let encoder = Encoder::load(sizes.encoder, &files.encoder, &files.extra, device)?;
-        let flow = Flow::load(sizes.flow, &files.flow, voice.flow, longest, device)?;
+        let frames = [sizes.voice.frames, longest];
+        let encoder = Encoder::load(sizes.encoder, &files.encoder, &files.extra, frames, device)?;
+        let window = UP_RATE * sizes.voice.advance;
+        let flow = Flow::load(sizes.flow, &files.flow, voice.flow, [window, longest], device)?;
         let vocoder = Vocoder::load(sizes.vocoder, &files.vocoder, device)?;
         let speaker_weights = speaker_wants(&sizes.voice, sizes.flow.mel).load(&files.extra, device)?;
         let speaker = speaker(device, &speaker_weights, &voice.speaker)?;
@@ -202,6 +204,39 @@ impl Token2Wav {
     pub fn finish(&mut self, stop: &dyn Fn() -> Result<()>) -> Result<Vec<f32>> {
         let window = std::mem::take(&mut self.codes);
         Ok(self.window(&window, true, stop)?.0)
+    }
+
+    /// Runs all that whole windows need until it is ready to be replayed, and a longest last window, so that memory for
+    /// computing has its size: the first utterance takes no longer then than those after it.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn warm(&mut self) -> Result<()> {
+        let whole = self.sizes.voice.advance + LOOK_AHEAD;
+        let codes = vec![self.silence; whole];
+        for round in 0..3 {
+            self.begin(0)?;
+            if round == 0 {
+                self.window(&codes[1..], true, &|| Ok(()))?;
+                self.begin(0)?;
+            }
+            // The caches are as long as they get after the third.
+            for _ in 0..4 {
+                self.window(&codes, false, &|| Ok(()))?;
+            }
+        }
+        self.begin(0)
+    }
+
+    /// Bytes on the device by what takes them.
+    pub fn bytes(&self) -> Vec<(&'static str, usize)> {
+        let [weights, caches] = self.flow.bytes();
+        vec![
+            ("encoder", self.encoder.bytes()),
+            ("flow", weights),
+            ("flow's caches", caches),
+            ("vocoder", self.vocoder.bytes()),
+        ]
     }
 
     /// Where the time of this utterance has gone so far.

@@ -38,26 +38,38 @@ pub struct Device(pub(super) Arc<Machine>);
 
 pub(super) struct Machine {
     /// The preferred backend first, the CPU last.
-    backends: Vec<NonNull<sys::ggml_backend>>,
+    pub(super) backends: Vec<NonNull<sys::ggml_backend>>,
     pool: Option<NonNull<sys::ggml_threadpool>>,
+    /// Shares out what the preferred backend can't do alone.
     pub(super) sched: NonNull<sys::ggml_backend_sched>,
+    /// The memory of the preferred backend that computations take turns in.
+    pub(super) alloc: NonNull<sys::ggml_gallocr>,
     /// Held during every call that touches backends or buffers.
-    turn: Mutex<()>,
+    turn: Mutex<Layout>,
+    keep: bool,
     /// Name of the preferred backend's device.
     name: String,
 }
 
-// SAFETY: backends, scheduler and pool have no tie to a thread (ggml-backend.h); `turn` lets one thread use them at a time.
+/// How the memory for computing lies; another generation is another place.
+#[derive(Default)]
+pub(super) struct Layout {
+    pub(super) generation: u64,
+    pub(super) bytes: usize,
+}
+
+// SAFETY: backends, scheduler, allocator and pool have no tie to a thread (ggml-backend.h); `turn` lets one thread use them at a time.
 unsafe impl Send for Machine {}
 // SAFETY: as above; every use takes `turn`.
 unsafe impl Sync for Machine {}
 
 impl Device {
-    /// Takes the first GPU if `gpu` is set and there is one, else the CPU with `threads` threads.
+    /// Takes the first GPU if `gpu` is set and there is one, else the CPU with `threads` threads. With `keep` computations
+    /// are kept for their next run.
     ///
     /// # Errors
     /// `speech_device` when ggml has no CPU backend or no memory for it.
-    pub fn open(gpu: bool, threads: usize) -> Result<Self> {
+    pub fn open(gpu: bool, threads: usize, keep: bool) -> Result<Self> {
         crate::engine::start_native()?;
         let threads = i32::try_from(threads.max(1)).unwrap_or(1);
         let no_memory = || Error::internal("speech_device", "ggml could not make a backend to compute on");
@@ -79,12 +91,14 @@ impl Device {
             let mut raw: Vec<_> = backends.iter().map(|b| b.as_ptr()).collect();
             let count = i32::try_from(raw.len()).unwrap_or(1);
             let sched = sys::ggml_backend_sched_new(raw.as_mut_ptr(), null_mut(), count, 2 * NODES, false, true);
-            let Some(sched) = NonNull::new(sched) else {
+            let alloc = sys::ggml_gallocr_new(sys::ggml_backend_get_default_buffer_type(raw[0]));
+            let (Some(sched), Some(alloc)) = (NonNull::new(sched), NonNull::new(alloc)) else {
                 backends.iter().for_each(|b| sys::ggml_backend_free(b.as_ptr()));
                 return Err(no_memory());
             };
             let name = std::ffi::CStr::from_ptr(sys::ggml_backend_name(raw[0])).to_string_lossy().into_owned();
-            Ok(Self(Arc::new(Machine { backends, pool, sched, turn: Mutex::new(()), name })))
+            let turn = Mutex::new(Layout::default());
+            Ok(Self(Arc::new(Machine { backends, pool, sched, alloc, turn, keep, name })))
         }
     }
 
@@ -93,16 +107,31 @@ impl Device {
         &self.0.name
     }
 
-    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+    /// It is not the CPU alone.
+    pub fn is_card(&self) -> bool {
+        self.0.backends.len() > 1
+    }
+
+    /// Bytes that computations take turns in.
+    pub fn computing(&self) -> usize {
+        self.turn().bytes
+    }
+
+    pub(super) fn keeps(&self) -> bool {
+        self.0.keep
+    }
+
+    pub(super) fn turn(&self) -> MutexGuard<'_, Layout> {
         self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // SAFETY: nothing else holds them (tensors and graphs keep the `Arc`); the scheduler goes before its
+        // SAFETY: nothing else holds them (tensors and graphs keep the `Arc`); scheduler and allocator go before the
         // backends, the pool after the backend that uses it.
         unsafe {
+            sys::ggml_gallocr_free(self.alloc.as_ptr());
             sys::ggml_backend_sched_free(self.sched.as_ptr());
             self.backends.iter().for_each(|b| sys::ggml_backend_free(b.as_ptr()));
             if let Some(pool) = self.pool {
@@ -199,6 +228,12 @@ impl Tensors {
 
     pub(super) fn find(&self, name: &str) -> Result<(NonNull<sys::ggml_tensor>, Shape)> {
         self.0.names.get(name).copied().ok_or_else(|| failed(format!("there is no tensor {name}")))
+    }
+
+    /// Bytes that they take on the device.
+    pub fn bytes(&self) -> usize {
+        // SAFETY: the buffer is live (ggml-backend.h: ggml_backend_buffer_get_size).
+        unsafe { sys::ggml_backend_buffer_get_size(self.0.buffer.as_ptr()) }
     }
 
     /// Overwrites a whole tensor.
