@@ -5,7 +5,7 @@
 //! SPEECH_SET takes another folder, such as one written by `scripts/tts/make_golden.py --full`; SPEECH_GPU=1 takes the GPU,
 //! SPEECH_THREADS the number of threads. SPEECH_KEEP=0 builds every computation anew and warms nothing up;
 //! SPEECH_POSITIONS is how many positions the speech model has, SPEECH_HALF=0 keeps the flow's caches in 32 bits on a GPU, too.
-//! The GPU's memory is read off nvidia-smi, where it is.
+//! SPEECH_ONLY=beside leaves the voice alone out. The GPU's memory is read off nvidia-smi, where it is.
 //!
 //! With SPEECH_BESIDE=folder of a language model whose width is the set's (`gguf/tiny-random/speaking` is both), also what
 //! hidden states cost the text, how long after an answer's first text its first sound comes, and the factor while
@@ -41,6 +41,9 @@ fn main() {
     println!("{options:?}");
     memory("nothing");
     for side_by_side in [true, false] {
+        if is("SPEECH_ONLY", "beside") {
+            break;
+        }
         let how = if side_by_side { "side by side" } else { "one after the other" };
         println!("\n## Alone, {how}\n");
         alone(&mut load(&folder, &Options { side_by_side, ..options.clone() }));

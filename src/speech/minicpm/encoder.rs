@@ -333,7 +333,7 @@ struct Positions {
 impl Positions {
     /// For layers after the upsampling that hold `held` frames at most and get `longest` new ones.
     fn load(sizes: &EncoderSizes, file: &TensorFile, [held, longest]: [usize; 2], device: &Device) -> Result<Self> {
-        let (w, most) = (sizes.position_wants().load(file, device)?, [held + longest, longest]);
+        let (w, most) = (sizes.position_wants().load_exact(file, device)?, [held + longest, longest]);
         let count = most[0] + most[1] - 1;
         let wanted: Vec<_> = sizes.layer_names().into_iter().map(|name| (name, [sizes.width, count, 1, 1])).collect();
         let rows = Tensors::new(device, &wanted)?;

@@ -198,8 +198,15 @@ impl<'a> Graph<'a> {
         }
         let (a, b) = (self.flat(a), self.flat(b));
         let (Some(a), Some(b)) = (self.raw(a), self.raw(b)) else { return b };
-        // SAFETY: live contiguous f32 tensors; shapes as ggml_can_mul_mat wants them (checked above).
-        self.op(|ctx| unsafe { sys::ggml_mul_mat(ctx, a, b) })
+        // SAFETY: live contiguous tensors, `b` of f32, `a` of f32 or f16; shapes as ggml_can_mul_mat wants them (checked
+        // above). 16 bits are how `a` is stored; sums are of 32 bits.
+        self.op(|ctx| unsafe {
+            let product = sys::ggml_mul_mat(ctx, a, b);
+            if (*a).type_ == sys::GGML_TYPE_F16 {
+                sys::ggml_mul_mat_set_prec(product, sys::GGML_PREC_F32);
+            }
+            product
+        })
     }
 
     fn broadcast(&mut self, a: Node, b: Node, what: &str) -> Option<(*mut sys::ggml_tensor, *mut sys::ggml_tensor)> {
@@ -344,7 +351,7 @@ impl<'a> Graph<'a> {
         // which is checked here for contiguous sources.
         let inside = unsafe {
             let last: usize = (0..4).map(|i| (ne[i].max(1) - 1) * nb[i]).sum::<usize>() + 4 + offset;
-            sys::ggml_is_contiguous(raw) && last <= sys::ggml_nbytes(raw)
+            (*raw).type_ == sys::GGML_TYPE_F32 && sys::ggml_is_contiguous(raw) && last <= sys::ggml_nbytes(raw)
         };
         if !inside || elements(&ne) == 0 {
             return self.fail(format!("a view of {ne:?} into {:?}", x.ne));

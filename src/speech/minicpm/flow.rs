@@ -154,9 +154,21 @@ pub struct Flow {
     caches: Tensors,
     slots: Slots,
     prompt: FlowPrompt,
+    /// What the caches hold beyond the prompt's.
+    wear: Wear,
     /// Length of whole windows in frames: their computations are kept.
     window: usize,
     plans: Plans,
+}
+
+/// How much of the prompt's caches is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wear {
+    None,
+    /// The convolutions' caches; frames lie beside the prompt's, and the mask hides them.
+    Little,
+    /// Frames have taken the place of the prompt's, or something has failed.
+    All,
 }
 
 const CACHES: [&str; 4] = ["keys", "values", "conv1", "conv2"];
@@ -187,13 +199,13 @@ impl Flow {
                     let conv = what.starts_with("conv");
                     let keys = [sizes.dim, capacity, sizes.heads, HALVES];
                     let ne = if conv { [sizes.width, BACK, HALVES, 1] } else { keys };
-                    wanted.push((cache_name(step, block, what), ne));
+                    wanted.push((cache_name(step, block, what), ne, device.halves() && !conv));
                 }
             }
         }
-        let caches = Tensors::new(device, &wanted)?;
+        let caches = Tensors::of(device, &wanted)?;
         let slots = Slots::new(prompt.frames, capacity);
-        let mut flow = Self { sizes, weights, modulation, caches, slots, prompt, window, plans: Plans::default() };
+        let mut flow = Self { sizes, weights, modulation, caches, slots, prompt, wear: Wear::All, window, plans: Plans::default() };
         flow.begin()?;
         Ok(flow)
     }
@@ -219,18 +231,22 @@ impl Flow {
         self.slots.capacity
     }
 
-    /// Back to the prompt's caches; nothing of what was computed stays.
+    /// Back to the prompt's caches; nothing of what was computed counts any more. Only what has been lost is written again:
+    /// all of it is some 300 MB.
     ///
     /// # Errors
     /// `speech_compute` when the device fails.
     pub fn begin(&mut self) -> Result<()> {
         self.slots = Slots::new(self.prompt.frames, self.slots.capacity);
+        if self.wear == Wear::None {
+            return Ok(());
+        }
         let s = &self.sizes;
         let (from, to) = (s.dim * self.prompt.frames, s.dim * self.slots.capacity);
         let mut whole = vec![0.0; to * s.heads * HALVES];
         for (i, (attention, convolution)) in self.prompt.attention.iter().zip(&self.prompt.convolution).enumerate() {
             let (step, block) = (i / s.blocks, i % s.blocks);
-            for (values, what) in attention.iter().zip(&CACHES[..2]) {
+            for (values, what) in attention.iter().zip(&CACHES[..2]).filter(|_| self.wear == Wear::All) {
                 for (to, from) in whole.chunks_exact_mut(to).zip(values.chunks_exact(from)) {
                     to[..from.len()].copy_from_slice(from);
                 }
@@ -240,6 +256,7 @@ impl Flow {
                 self.caches.set(&cache_name(step, block, what), values)?;
             }
         }
+        self.wear = Wear::None;
         Ok(())
     }
 
@@ -285,6 +302,9 @@ impl Flow {
                 format!("a chunk of {frames} frames does not fit the caches"),
             ));
         };
+        // Until it has gone well: what a failure leaves in a cache might be no number, which a mask does not hide.
+        let wear = self.wear;
+        self.wear = Wear::All;
         let mut mask = vec![f32::NEG_INFINITY; self.slots.capacity];
         for slot in slots.iter().chain(self.slots.order()) {
             mask[*slot] = 0.0;
@@ -305,6 +325,11 @@ impl Flow {
             }
         }
         self.slots.push(&slots);
+        if x.iter().any(|x| !x.is_finite()) {
+            return Err(Error::internal("speech_not_finite", "the flow's mel holds no number somewhere"));
+        }
+        let lost = slots.iter().any(|slot| *slot < self.prompt.frames);
+        self.wear = wear.max(if lost { Wear::All } else { Wear::Little });
         Ok(x)
     }
 
@@ -447,7 +472,7 @@ fn times(steps: usize) -> Vec<f64> {
 /// Everything that depends on the time alone: for each step a tensor with shift, 1 + scale and gate of attention,
 /// feed-forward and convolution of every block, then shift and 1 + scale of the last layer.
 fn modulation(sizes: &FlowSizes, file: &TensorFile, steps: usize, device: &Device) -> Result<Tensors> {
-    let w = sizes.time_wants().load(file, device)?;
+    let w = sizes.time_wants().load_exact(file, device)?;
     let columns = 9 * sizes.blocks + 2;
     let wanted: Vec<_> = (0..steps).map(|i| (i.to_string(), [sizes.width, columns, 1, 1])).collect();
     let out = Tensors::new(device, &wanted)?;

@@ -54,7 +54,7 @@ impl Projector {
     /// # Errors
     /// Of reading, and `speech_memory`.
     pub fn load(file: &ProjectorFile, device: &Device) -> Result<Self> {
-        let weights = file.wants().load(&file.file, device)?;
+        let weights = file.wants().load_exact(&file.file, device)?;
         Ok(Self { weights, plans: Plans::default(), input: file.input, width: file.width })
     }
 

@@ -2,7 +2,7 @@
 //! [`Synthesizer::finish`]. One thread uses it; another may cancel. Not here: the stages.
 
 use super::chunks::{CHUNK, Chunker, TextChunk};
-use super::device::Device;
+use super::device::{Device, Uses};
 use super::files::SpeechFiles;
 use super::language::{Language, LanguageFile};
 use super::model::ContextSizes;
@@ -38,6 +38,8 @@ pub struct Options {
     /// Computations are kept for their next run, and on a GPU everything runs a few times while loading, so that the first
     /// utterance takes no longer than the others.
     pub keep: bool,
+    /// On a GPU, the sound's large matrices and caches are held in 16-bit floats: half the memory.
+    pub half: bool,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             sampling,
             side_by_side: true,
             keep: true,
+            half: true,
         }
     }
 }
@@ -179,7 +182,7 @@ impl Synthesizer {
     pub fn load(files: &SpeechFiles, options: &Options) -> Result<Self> {
         let opened = Opened::open(files, options.steps)?;
         let threads = options.threads.clamp(1, 256);
-        let device = Device::open(options.gpu, threads, options.keep)?;
+        let device = Device::open(options.gpu, threads, Uses { keep: options.keep, half: options.half })?;
         let context = ContextSizes {
             positions: options.positions,
             threads: i32::try_from(threads).unwrap_or(1),
@@ -258,6 +261,16 @@ impl Synthesizer {
         self.times = Times::default();
         self.stage = Stage::Speaking;
         Ok(self.cancel.clone())
+    }
+
+    /// Makes ready for the next utterance, which then begins sooner. Ends one that is not finished.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn rest(&mut self) -> Result<()> {
+        self.begin(0)?;
+        self.stage = Stage::Idle;
+        Ok(())
     }
 
     /// Takes text tokens of the reply (without its terminator) and their hidden states: the last layer's output after

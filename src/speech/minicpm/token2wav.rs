@@ -137,7 +137,7 @@ impl Token2Wav {
         let window = UP_RATE * sizes.voice.advance;
         let flow = Flow::load(sizes.flow, &files.flow, voice.flow, [window, longest], device)?;
         let vocoder = Vocoder::load(sizes.vocoder, &files.vocoder, device)?;
-        let speaker_weights = speaker_wants(&sizes.voice, sizes.flow.mel).load(&files.extra, device)?;
+        let speaker_weights = speaker_wants(&sizes.voice, sizes.flow.mel).load_exact(&files.extra, device)?;
         let speaker = speaker(device, &speaker_weights, &voice.speaker)?;
         let mut random = Random::new(FLOW_NOISE, 0);
         let noise = (0..flow.capacity() * sizes.flow.mel).map(|_| random.normal()).collect();
@@ -242,6 +242,20 @@ impl Token2Wav {
     /// Where the time of this utterance has gone so far.
     pub fn times(&self) -> SoundTimes {
         self.times
+    }
+
+    /// One window through all three networks, each of which gets what the reference gave to it.
+    #[cfg(test)]
+    pub(super) fn stages(&mut self, codes: &[i32], last: bool, given: &Seen) -> Result<Seen> {
+        let mut seen =
+            Seen { mu: self.encoder.run(&self.device, codes, last, &mut self.state)?, ..Default::default() };
+        self.encoder.trim(&mut self.state, self.sizes.voice.frames);
+        let from = self.flow.held() * self.sizes.flow.mel;
+        let noise = &self.noise[from..from + given.mu.len()];
+        let mut see = |_: usize, v: &[f32]| seen.velocities.push(v.to_vec());
+        seen.mel = self.flow.run(&self.device, &given.mu, &self.speaker, noise, &|| Ok(()), &mut see)?;
+        seen.voiced = self.vocoder.stages(&self.device, &given.mel, &given.voiced, last, &mut self.sound)?;
+        Ok(seen)
     }
 
     /// One window through all three networks.

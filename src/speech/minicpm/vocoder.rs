@@ -181,6 +181,28 @@ impl Vocoder {
         Ok((wave, voiced))
     }
 
+    /// Pitch, source and sound before the cross-fade of the next mel frames, each from what the reference gave to it, without
+    /// noise.
+    #[cfg(test)]
+    pub fn stages(
+        &mut self,
+        device: &Device,
+        mel: &[f32],
+        given: &Voiced,
+        last: bool,
+        state: &mut VocoderState,
+    ) -> Result<Voiced> {
+        let mel = [state.mel.as_slice(), mel].concat();
+        let f0 = self.pitch(device, &mel, !last)?;
+        let mut source = mixed(&sines(&given.f0, || 0.0), &self.mix);
+        source[..state.source.len()].copy_from_slice(&state.source);
+        let raw = istft(&self.filter(device, &mel, &given.source, !last)?);
+        let end = |values: &[f32], n: usize| values[values.len().saturating_sub(n)..].to_vec();
+        state.mel = end(&mel, MEL_CACHE * self.sizes.mel);
+        state.source = end(&given.source, HELD_BACK);
+        Ok(Voiced { f0, source, raw })
+    }
+
     /// Sound of a whole mel `[mel, frames]` whose source starts with `cached`; there will be more of this length if `keep`.
     fn voice(
         &mut self,
