@@ -105,6 +105,7 @@ fn alone(voice: &mut Synthesizer) {
         if seed + 1 == UTTERANCES {
             let each = |d: Duration| d.as_secs_f64() * 1e3 / f64::from(u32::try_from(times.codes.max(1)).unwrap_or(1));
             println!("<!-- {} codes, {:.3} ms of the speech model for each -->", times.codes, each(times.language));
+            println!("<!-- {} computations kept -->", voice.computations());
             memory("the voice after speaking");
         }
         if seed == 0 {

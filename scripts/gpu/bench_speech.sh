@@ -43,7 +43,7 @@ export SPEECH_GPU=1 NO_COLOR=1
 compare() {
     # All figures of a run that fails are wanted, too.
     tests speech::minicpm::tests --nocapture --test-threads=1 2>&1 |
-        grep -E '^(stages|chunk|test |speaker|conditions|logits|the whole|.* is more than|panicked|test result)|CUDA error'
+        grep -E '^(stages|chunk|test |speaker|conditions|logits|the whole|.* is more than|thread|test result)|CUDA error|GGML_ASSERT'
 }
 wanted() { case " ${SPEECH_PARTS:-tests alone beside} " in *" $1 "*) true ;; *) false ;; esac; }
 # with "NAME=VALUE ..." FUNCTION

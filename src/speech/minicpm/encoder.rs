@@ -5,9 +5,10 @@
 //! positions, so that a cache can be trimmed anywhere. Not here: which codes make a chunk (`token2wav`).
 
 use super::device::{Device, Tensors};
-use super::ffi::{Graph, Node, Plans, Unary, Value};
+use super::ffi::{Graph, Node, Unary};
 use super::files::{Form, TensorFile, Wants};
 use super::layers::{conv, layer_norm, linear};
+use super::plan::{Plans, Value};
 use crate::error::Result;
 
 /// Frames of mu for each code.
@@ -146,6 +147,11 @@ impl Encoder {
         let weights = sizes.wants().load(file, device)?;
         let extra = sizes.extra_wants().load(extra, device)?;
         Ok(Self { sizes, weights, extra, positions, plans: Plans::default() })
+    }
+
+    /// How many computations are kept.
+    pub fn kept(&self) -> usize {
+        self.plans.kept()
     }
 
     /// Bytes on the device.

@@ -8,9 +8,10 @@
 
 use super::device::{Device, Tensors};
 use super::encoder::KEPT_FRAMES;
-use super::ffi::{Graph, Node, Plans, Unary, Value};
+use super::ffi::{Graph, Node, Unary};
 use super::files::{TensorFile, Wants};
 use super::layers::{conv, gelu, layer_norm, linear, mish};
+use super::plan::{Plans, Value};
 use crate::error::{Error, Result};
 
 /// Weight of the guidance: `(1 + G) · conditional − G · unconditional`.
@@ -205,9 +206,24 @@ impl Flow {
         }
         let caches = Tensors::of(device, &wanted)?;
         let slots = Slots::new(prompt.frames, capacity);
-        let mut flow = Self { sizes, weights, modulation, caches, slots, prompt, wear: Wear::All, window, plans: Plans::default() };
+        let mut flow = Self {
+            sizes,
+            weights,
+            modulation,
+            caches,
+            slots,
+            prompt,
+            wear: Wear::All,
+            window,
+            plans: Plans::default(),
+        };
         flow.begin()?;
         Ok(flow)
+    }
+
+    /// How many computations are kept.
+    pub fn kept(&self) -> usize {
+        self.plans.kept()
     }
 
     /// Bytes on the device: weights, caches.

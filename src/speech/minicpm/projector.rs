@@ -4,9 +4,10 @@
 
 use super::chunks::CHUNK;
 use super::device::{Device, Tensors};
-use super::ffi::{Graph, Plans, Value};
+use super::ffi::Graph;
 use super::files::{Role, SpeechFiles, TensorFile, Wants};
 use super::layers::linear;
+use super::plan::{Plans, Value};
 use crate::error::{Error, Result};
 
 /// The projector's weights.
@@ -56,6 +57,11 @@ impl Projector {
     pub fn load(file: &ProjectorFile, device: &Device) -> Result<Self> {
         let weights = file.wants().load_exact(&file.file, device)?;
         Ok(Self { weights, plans: Plans::default(), input: file.input, width: file.width })
+    }
+
+    /// How many computations are kept.
+    pub fn kept(&self) -> usize {
+        self.plans.kept()
     }
 
     /// Bytes on the device.

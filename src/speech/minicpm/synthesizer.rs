@@ -2,7 +2,7 @@
 //! [`Synthesizer::finish`]. One thread uses it; another may cancel. Not here: the stages.
 
 use super::chunks::{CHUNK, Chunker, TextChunk};
-use super::device::{Device, Uses};
+use super::device::{Device, Half, Uses};
 use super::files::SpeechFiles;
 use super::language::{Language, LanguageFile};
 use super::model::ContextSizes;
@@ -182,7 +182,8 @@ impl Synthesizer {
     pub fn load(files: &SpeechFiles, options: &Options) -> Result<Self> {
         let opened = Opened::open(files, options.steps)?;
         let threads = options.threads.clamp(1, 256);
-        let device = Device::open(options.gpu, threads, Uses { keep: options.keep, half: options.half })?;
+        let half = if options.half { Half::OnGpu } else { Half::Nowhere };
+        let device = Device::open(options.gpu, threads, Uses { keep: options.keep, half })?;
         let context = ContextSizes {
             positions: options.positions,
             threads: i32::try_from(threads).unwrap_or(1),
@@ -224,6 +225,11 @@ impl Synthesizer {
         }
         self.language.begin();
         self.sound.warm()
+    }
+
+    /// How many computations are kept; none when the device can't do all of one without the CPU.
+    pub fn computations(&self) -> usize {
+        self.projector.kept() + self.sound.kept()
     }
 
     /// Bytes on the device by what takes them, without the speech model and what the device's driver needs for itself.

@@ -1,9 +1,10 @@
 //! Every stage against the numpy reference, on the narrow set of tests/data/tts (scripts/tts/make_golden.py).
 
-use super::device::{Device, Tensors, Uses};
-use super::ffi::{Graph, Plans, Unary, Value};
+use super::device::{Device, Half, Tensors, Uses};
+use super::ffi::{Graph, Unary};
 use super::language::{Language, LanguageFile};
 use super::model::ContextSizes;
+use super::plan::{Plans, Value};
 use super::projector::{Projector, ProjectorFile};
 use super::sampler::SpeechSampling;
 use super::source::{HARMONICS, sines};
@@ -34,7 +35,7 @@ fn device() -> Device {
 
 /// As the program uses a device; SPEECH_HALF=0 has all numbers in 32 bits.
 fn uses() -> Uses {
-    Uses { keep: true, half: half() }
+    Uses { keep: true, half: if half() { Half::OnGpu } else { Half::Nowhere } }
 }
 
 fn half() -> bool {
@@ -302,8 +303,20 @@ fn turned(values: &[f32], a: usize) -> Vec<f32> {
 /// Each network gets what the reference gave to it, so that the errors of those before it don't add up.
 #[test]
 fn every_stage_equals_the_reference() {
-    let (golden, device, t) = (Golden::open(), device(), tolerances());
-    let mut sound = sound(&golden, &device);
+    stages(&device(), &tolerances());
+}
+
+/// How a GPU is used, on a CPU: the same digits are kept, and the same computations take place.
+#[test]
+fn every_stage_is_near_the_reference_with_halves() {
+    if !on_card() {
+        stages(&Device::open(false, threads(), Uses { keep: true, half: Half::Everywhere }).unwrap(), &ROUNDED);
+    }
+}
+
+fn stages(device: &Device, t: &Tolerances) {
+    let golden = Golden::open();
+    let mut sound = sound(&golden, device);
     let mut compared = Compared::default();
     compared.near("speaker", &sound.speaker, &golden.floats("speaker"), t.conditions);
     let codes = golden.ints("codes");
@@ -324,7 +337,7 @@ fn every_stage_equals_the_reference() {
         compared.near(&what("source"), &seen.voiced.source, &given.voiced.source, t.source);
         compared.near(&what("raw wave"), &seen.voiced.raw, &given.voiced.raw, t.wave);
         if golden.has(&format!("{chunk}.state.flow_att")) {
-            states(&sound, &golden, chunk, &t, &mut compared);
+            states(&sound, &golden, chunk, t, &mut compared);
         }
         chunk += 1;
         if last {

@@ -228,6 +228,11 @@ impl Token2Wav {
         self.begin(0)
     }
 
+    /// How many computations are kept.
+    pub fn kept(&self) -> usize {
+        self.encoder.kept() + self.flow.kept() + self.vocoder.kept()
+    }
+
     /// Bytes on the device by what takes them.
     pub fn bytes(&self) -> Vec<(&'static str, usize)> {
         let [weights, caches] = self.flow.bytes();
@@ -247,8 +252,7 @@ impl Token2Wav {
     /// One window through all three networks, each of which gets what the reference gave to it.
     #[cfg(test)]
     pub(super) fn stages(&mut self, codes: &[i32], last: bool, given: &Seen) -> Result<Seen> {
-        let mut seen =
-            Seen { mu: self.encoder.run(&self.device, codes, last, &mut self.state)?, ..Default::default() };
+        let mut seen = Seen { mu: self.encoder.run(&self.device, codes, last, &mut self.state)?, ..Default::default() };
         self.encoder.trim(&mut self.state, self.sizes.voice.frames);
         let from = self.flow.held() * self.sizes.flow.mel;
         let noise = &self.noise[from..from + given.mu.len()];

@@ -6,9 +6,10 @@
 //! Not here: sines and transforms (`source`).
 
 use super::device::{Device, Tensors};
-use super::ffi::{Graph, Node, Plans, Unary, Value};
+use super::ffi::{Graph, Node, Unary};
 use super::files::{Form, TensorFile, Wants};
 use super::layers::{conv_same, conv_transposed, linear};
+use super::plan::{Plans, Value};
 use super::source::{BINS, HARMONICS, cross_fade, istft, sines, stft};
 use crate::error::{Error, Result};
 
@@ -142,6 +143,11 @@ impl Vocoder {
         let mix = mix.try_into().map_err(|_| file.refuse("speech_file_shape", "another number of harmonics"))?;
         let bias = file.floats(&format!("{MIX}.bias"), None)?.first().copied().unwrap_or(0.0);
         Ok(Self { sizes, weights: sizes.wants().load(file, device)?, mix: (mix, bias), plans: Plans::default() })
+    }
+
+    /// How many computations are kept.
+    pub fn kept(&self) -> usize {
+        self.plans.kept()
     }
 
     /// Bytes on the device.

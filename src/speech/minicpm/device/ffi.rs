@@ -56,9 +56,19 @@ pub(super) struct Machine {
 pub struct Uses {
     /// Computations are kept for their next run.
     pub keep: bool,
-    /// On a GPU, large matrices and caches are held in 16-bit floats. Its products round both sides to as many digits (TF32)
-    /// anyway.
-    pub half: bool,
+    /// Whether large matrices and caches are held in 16-bit floats.
+    pub half: Half,
+}
+
+/// Where large matrices and caches are held in 16-bit floats.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Half {
+    #[default]
+    Nowhere,
+    /// A GPU's products round both sides to as many digits (TF32) anyway.
+    OnGpu,
+    #[cfg(test)]
+    Everywhere,
 }
 
 /// How the memory for computing lies; another generation is another place.
@@ -132,7 +142,12 @@ impl Device {
 
     /// Large matrices and caches are held in 16-bit floats.
     pub fn halves(&self) -> bool {
-        self.0.uses.half && self.is_card()
+        match self.0.uses.half {
+            Half::Nowhere => false,
+            Half::OnGpu => self.is_card(),
+            #[cfg(test)]
+            Half::Everywhere => true,
+        }
     }
 
     pub(super) fn turn(&self) -> MutexGuard<'_, Layout> {
