@@ -93,7 +93,7 @@ fn alone(voice: &mut Synthesizer) {
         let sound = samples as f64 / f64::from(RATE);
         let factor = |d: Duration| d.as_secs_f64() / sound;
         println!(
-            "| {sound:.1} s | {:.2} s | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} |",
+            "| {sound:.1} s | {:.3} s | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} |",
             first.unwrap_or_default().as_secs_f64(),
             factor(whole),
             factor(times.conditions),

@@ -213,6 +213,8 @@ impl Synthesizer {
 
     /// Runs every part as often as it takes until it is ready for the first utterance.
     fn warm(&mut self) -> Result<()> {
+        // Of the sound first: what is kept lies in memory that grows with the largest of it.
+        self.sound.warm()?;
         let width = self.projector.input;
         for _ in 0..3 {
             self.language.begin();
@@ -224,7 +226,7 @@ impl Synthesizer {
             }
         }
         self.language.begin();
-        self.sound.warm()
+        Ok(())
     }
 
     /// How many computations are kept; none when the device can't do all of one without the CPU.
