@@ -91,13 +91,13 @@ const CARD: Tolerances = Tolerances {
 const ROUNDED: Tolerances = Tolerances {
     conditions: 1e-3,
     mu: 1e-2,
-    velocity: 3e-2,
-    mel: 3e-2,
-    flow_cache: 3e-2,
+    velocity: 1e-2,
+    mel: 1e-2,
+    flow_cache: 1e-2,
     encoder_cache: 1e-2,
-    f0: 1.0,
+    f0: 0.5,
     source: 2e-4,
-    wave: 2e-2,
+    wave: 1e-2,
 };
 
 fn tolerances() -> Tolerances {
