@@ -235,7 +235,8 @@ impl<'m> Context<'m> {
             p.n_seq_max = params.sequences;
             p.n_batch = params.batch;
             p.n_ubatch = params.batch.min(512);
-            // One answer's token for each sequence: room for the logits of a whole batch would be 300 MB.
+            // Logits are wanted of one token of each sequence. Room for those of a whole batch, the default, is 300 MiB with
+            // a vocabulary of 150,000; it grows when it must.
             p.n_outputs_max = params.sequences;
             p.n_threads = params.threads;
             p.n_threads_batch = params.threads;
