@@ -11,8 +11,8 @@ import { STRINGS } from '../../static/page/strings.js';
 
 after(close);
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-// What the browser complains of when a server goes away.
-const AWAY = [/net::ERR/, /WebSocket/, /503/];
+// What the browser complains of when a server goes away, and that LiveKit's client asks its server over HTTP why.
+const AWAY = [/net::ERR/, /WebSocket/, /503/, /a request elsewhere: http:\/\/127\.0\.0\.1:\d+\/rtc/];
 
 const watched = (page) => until(page, (text) => document.querySelector('#webcam-said').textContent === text, STRINGS.en['webcam.live']);
 const live = (page) => until(page, () => document.querySelector('#source-word').textContent === 'live');
@@ -94,6 +94,7 @@ test('the camera is watched in its own colours, and one click goes to it and bac
   await watched(page);
   await fromWebcam(vidette);
   await sees(page);
+  assert.equal(await page.locator('#livekit-word').textContent(), 'receives a camera');
   assert.equal(await page.locator('#preview').isVisible(), true);
   assert.equal(await page.evaluate(() => window.tracks.some((track) => track.kind === 'audio')), false, 'the microphone is off');
   // The model sees what it shows.
@@ -142,6 +143,7 @@ test('it goes on after a reload and after the LiveKit server, and other windows 
   await until(other, (text) => document.querySelector('#webcam-said').textContent === text, STRINGS.en['webcam.other']);
   await room.stop();
   await until(page, (text) => document.querySelector('#webcam-said').textContent === text, STRINGS.en['webcam.reconnecting']);
+  await until(page, () => /^lost, |^connecting/.test(document.querySelector('#livekit-word').textContent));
   assert.equal(await lights(page), 1);
   await room.start();
   await watched(page);
