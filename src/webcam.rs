@@ -94,6 +94,10 @@ pub struct RoomStatus {
     pub reconnects: u64,
     /// Encoded pictures lost because the decoder was too slow.
     pub frames_dropped: u64,
+    /// Pictures that came and were of no use, because one before them was lost on the way.
+    pub frames_undecodable: u64,
+    /// Times that a key frame was asked for: at the beginning of each camera, and after losses.
+    pub keyframes_asked: u64,
 }
 
 /// The receiving end of a camera's pictures; the decoder's.

@@ -4,10 +4,13 @@
 
 #[path = "support/livekit.rs"]
 mod livekit;
+#[path = "support/lossy.rs"]
+mod lossy;
 #[path = "support/program.rs"]
 mod program;
 
 use livekit::{KEY, Person, SECRET, Server};
+use lossy::Lossy;
 use program::{Program, command, tiny_model};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -163,6 +166,65 @@ fn a_server_that_was_killed_or_froze_is_joined_again() {
     server.freeze(false);
     program.until("back", PATIENCE, |s| s["livekit_connected"] == true);
     assert!(program.json("/api/status")["livekit"]["reconnects"].as_u64().unwrap() >= 2);
+}
+
+/// What the sender was asked for so far, as its own client counts it.
+fn asked(person: &Person, what: &str) -> u64 {
+    person.told().iter().filter_map(|e| e[what].as_u64()).max().unwrap_or(0)
+}
+
+#[test]
+fn lost_packets_cost_neither_colours_nor_voice() {
+    let server = Server::start("packets");
+    let way = Lossy::start(server.port, server.media);
+    // The person's own way to the server loses nothing.
+    let talk = ["--enable-tts", "--change-threshold", "0", "--max-tokens", "12", "--temperature", "2"];
+    let direct = server.url();
+    let program = program(&way.url(), SECRET, &[&talk[..], &["--livekit-public-url", &direct]].concat());
+    watch_webcam(&program);
+    let mut person = Person::join(&ticket(&program), &["vp8"]);
+    program.until("streaming", PATIENCE, streaming);
+    until_colour(&program, [200.0, 40.0, 60.0]);
+    let before = way.fate();
+    assert!(before.0 > 100 && before.1 == 0, "the relay is on the way: {before:?}");
+    let count = |what: &str| program.json("/api/status")["livekit"][what].as_u64().unwrap();
+    let heard = |e: &Value| e["event"] == "tone" && e["rms"].as_f64() > Some(500.0);
+
+    way.lose(10);
+    let skip = person.told().len();
+    for colour in [[30, 60, 210], [30, 200, 40], [210, 200, 30]] {
+        person.say(&format!("color {} {} {}", colour[0], colour[1], colour[2]));
+        until_colour(&program, colour.map(f64::from));
+        person.until_after("the voice", skip, heard);
+    }
+    let (passed, dropped) = way.fate();
+    assert!(dropped * 30 > passed, "a tenth is lost: {passed} passed, {dropped} dropped");
+    assert_eq!(program.json("/api/status")["livekit_connected"], true);
+
+    // So many that pictures can't be mended any more: a key frame is asked for, of the server and by it of the sender.
+    let (asks, useless, plis) = (count("keyframes_asked"), count("frames_undecodable"), asked(&person, "pli"));
+    way.lose(40);
+    program.until("a key frame was asked for", PATIENCE, |s| {
+        s["livekit"]["keyframes_asked"].as_u64() > Some(asks)
+            && s["livekit"]["frames_undecodable"].as_u64() > Some(useless)
+    });
+    person.until("asked of the sender", |e| e["pli"].as_u64() > Some(plis));
+    way.lose(10);
+    person.say("color 30 60 210");
+    until_colour(&program, [30.0, 60.0, 210.0]);
+    let skip = person.told().len();
+    person.until_after("the voice goes on", skip, heard);
+
+    // Not a packet gets through: it is told, and not taken for the end.
+    way.lose(100);
+    let silent = program.until("told", PATIENCE, |s| !streaming(s));
+    assert!(silent["source"]["message"].is_string(), "{silent:#}");
+    way.lose(0);
+    program.until("streaming again", PATIENCE, streaming);
+    person.say("color 30 200 40");
+    until_colour(&program, [30.0, 200.0, 40.0]);
+    let tracks: Vec<_> = person.told().iter().filter_map(|e| e["audio"].as_u64()).collect();
+    assert!(tracks.iter().all(|n| *n <= 1), "never two voices: {tracks:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 Usage: livekit_client.py URL TOKEN [vp8|h264|vp9|none] [simulcast]
 Commands: color R G B | size W H | mute | unmute | unpublish | publish | quit
 Told: connected, published, subscribed, tracks (audio tracks of others), tone (heard in the last half second), state,
-sent (frames so far)
+sent (frames so far, with what was asked of the sender: key frames, packets again; and the sizes that it sends)
 """
 
 import asyncio
@@ -69,8 +69,16 @@ class Client:
                 self.source.capture_frame(frame)
                 self.sent += 1
                 if self.sent % FPS == 0:
-                    tell("sent", frames=self.sent)
+                    tell("sent", frames=self.sent, **await self.asked())
             await asyncio.sleep(1 / FPS)
+
+    async def asked(self):
+        if self.publication is None:
+            return {}
+        stats = await self.track.get_stats()
+        sent = [s.outbound_rtp.outbound for s in stats if s.HasField("outbound_rtp")]
+        sizes = sorted([s.frame_width, s.frame_height] for s in sent if s.frames_sent > 0)
+        return {"pli": sum(s.pli_count for s in sent), "nack": sum(s.nack_count for s in sent), "sizes": sizes}
 
     async def obey(self, words):
         match words:
