@@ -1,6 +1,6 @@
 """The person with the camera: LiveKit's official Python SDK, steered by lines on stdin, telling in JSON lines.
 
-Usage: livekit_client.py URL TOKEN [vp8|h264|vp9|none] [simulcast]
+Usage: livekit_client.py URL TOKEN [vp8|h264|vp9|none] [simulcast] [WIDTHxHEIGHT]
 Commands: color R G B | size W H | mute | unmute | unpublish | publish | quit
 Told: connected, published, subscribed, tracks (audio tracks of others), tone (heard in the last half second), state,
 sent (frames so far, with what was asked of the sender: key frames, packets again; and the sizes that it sends)
@@ -22,9 +22,9 @@ def tell(event, **more):
 
 
 class Client:
-    def __init__(self, codec, simulcast):
+    def __init__(self, codec, simulcast, size):
         self.codec, self.simulcast = codec, simulcast
-        self.color, self.size = (200, 40, 60), (640, 360)
+        self.color, self.size = (200, 40, 60), size
         self.room = None
         self.source = self.track = self.publication = None
         self.sent = 0
@@ -126,5 +126,6 @@ class Client:
 
 
 if __name__ == "__main__":
-    client = Client(sys.argv[3] if len(sys.argv) > 3 else "vp8", "simulcast" in sys.argv[4:])
+    sizes = [tuple(map(int, how.split("x"))) for how in sys.argv[4:] if how != "simulcast"]
+    client = Client(sys.argv[3] if len(sys.argv) > 3 else "vp8", "simulcast" in sys.argv[4:], (sizes or [(640, 360)])[0])
     asyncio.run(client.run(sys.argv[1], sys.argv[2]))

@@ -13,15 +13,15 @@ export const CLIP = `${ROOT}gguf/demo/clip.webm`;
 const MODELS = { demo: `${ROOT}gguf/demo`, random: `${ROOT}gguf/tiny-random` };
 const PATIENCE_MS = 60000;
 
-// Starts `vidette run`; ends with the test.
-export async function program(t, { args = [], model = 'demo', port = 0 } = {}) {
+// Starts `vidette run`; ends with the test. Programs that it calls are looked for in `path` first.
+export async function program(t, { args = [], model = 'demo', port = 0, path = null } = {}) {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is missing: run \`make test\`, or set VIDETTE`);
   // One thread: on a busy machine several wait for each other more than they compute.
   const all = ['run', ...args, '--server-port', String(port), '--model-path', MODELS[model], '--threads', '1'];
   // What the random one is shown does not matter, and one frame is looked at sooner than four.
   if (model === 'random') all.push('--frames-per-inference', '1');
   const { PATH, HOME, TMPDIR, XDG_RUNTIME_DIR } = process.env;
-  const env = Object.fromEntries(Object.entries({ PATH, HOME, TMPDIR, XDG_RUNTIME_DIR }).filter(([, v]) => v));
+  const env = Object.fromEntries(Object.entries({ PATH: path ? `${path}:${PATH}` : PATH, HOME, TMPDIR, XDG_RUNTIME_DIR }).filter(([, v]) => v));
   const child = spawn(BINARY, all, { env, cwd: tmpdir(), stdio: ['ignore', 'ignore', 'pipe'] });
   let log = '';
   const address = await new Promise((resolve, reject) => {
