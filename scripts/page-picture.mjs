@@ -18,7 +18,7 @@ const ends = [];
 const scope = { after: (end) => ends.push(end) };
 let code = 0;
 try {
-  const vidette = await program(scope, { args: ['--enable-tts'] });
+  const vidette = await program(scope, { model: 'here', args: ['--enable-tts'] });
   const own = await context(scope, { theme, width, height, language, args: ['--autoplay-policy=no-user-gesture-required'] });
   const page = await own.newPage();
   await page.goto(vidette.url);

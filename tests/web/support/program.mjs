@@ -10,7 +10,8 @@ import { atEnd } from './ends.mjs';
 export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const BINARY = process.env.VIDETTE ?? `${process.env.CARGO_TARGET_DIR ?? `${ROOT}target`}/debug/vidette`;
 export const CLIP = `${ROOT}gguf/demo/clip.webm`;
-const MODELS = { demo: `${ROOT}gguf/demo`, random: `${ROOT}gguf/tiny-random` };
+// `here` is the demo model as one has it who starts the program in the project's folder: its clip's path is short.
+const MODELS = { demo: `${ROOT}gguf/demo`, random: `${ROOT}gguf/tiny-random`, here: 'gguf/demo' };
 const PATIENCE_MS = 60000;
 
 // Starts `vidette run`; ends with the test. Programs that it calls are looked for in `path` first.
@@ -22,7 +23,7 @@ export async function program(t, { args = [], model = 'demo', port = 0, path = n
   if (model === 'random') all.push('--frames-per-inference', '1');
   const { PATH, HOME, TMPDIR, XDG_RUNTIME_DIR } = process.env;
   const env = Object.fromEntries(Object.entries({ PATH: path ? `${path}:${PATH}` : PATH, HOME, TMPDIR, XDG_RUNTIME_DIR }).filter(([, v]) => v));
-  const child = spawn(BINARY, all, { env, cwd: tmpdir(), stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(BINARY, all, { env, cwd: model === 'here' ? ROOT : tmpdir(), stdio: ['ignore', 'ignore', 'pipe'] });
   let log = '';
   const address = await new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`the program does not listen:\n${log}`)), PATIENCE_MS);
