@@ -279,13 +279,23 @@ fn asked(person: &Person, what: &str) -> u64 {
 }
 
 #[test]
-fn lost_packets_cost_neither_colours_nor_voice() {
+fn packets_lost_on_the_programs_way_cost_neither_colours_nor_voice() {
     let server = Server::start("packets");
     let way = Lossy::start(server.port, server.media);
-    // The person's own way to the server loses nothing.
+    survives_losses(&way, &way.url(), &server.url());
+}
+
+#[test]
+fn packets_lost_on_the_persons_way_cost_neither_colours_nor_voice() {
+    let server = Server::start("person");
+    let way = Lossy::start(server.port, server.media);
+    survives_losses(&way, &server.url(), &way.url());
+}
+
+/// The program and the person come to the server by these addresses, one of which is the lossy way.
+fn survives_losses(way: &Lossy, own: &str, persons: &str) {
     let talk = ["--enable-tts", "--change-threshold", "0", "--max-tokens", "12", "--temperature", "2"];
-    let direct = server.url();
-    let program = program(&way.url(), SECRET, &[&talk[..], &["--livekit-public-url", &direct]].concat());
+    let program = program(own, SECRET, &[&talk[..], &["--livekit-public-url", persons]].concat());
     watch_webcam(&program);
     let mut person = Person::join(&ticket(&program), &["vp8"]);
     program.until("streaming", PATIENCE, streaming);
@@ -360,6 +370,35 @@ fn wrong_keys_are_told_and_weak_ones_refused() {
         assert_eq!(out.status.code(), Some(64), "{said}");
         assert!(said.contains("LIVEKIT_API_SECRET") && said.contains("make livekit-keys"), "{said}");
     }
+}
+
+/// What `make livekit-keys` writes is taken, and what was there before stays.
+#[test]
+fn keys_are_made_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("scripts/livekit-keys.sh");
+    std::fs::create_dir(script.parent().unwrap()).unwrap();
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/livekit-keys.sh");
+    std::fs::copy(source, &script).unwrap();
+    let settings = folder.path().join(".env");
+    std::fs::write(&settings, "SERVER_PORT=8200\n").unwrap();
+    let run = || std::process::Command::new(&script).output().unwrap();
+    let made = run();
+    assert!(made.status.success(), "{made:?}");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    assert!(text.starts_with("SERVER_PORT=8200\n"), "what was there stays");
+    assert_eq!(std::fs::metadata(&settings).unwrap().permissions().mode() & 0o777, 0o600);
+    let pairs: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    let secret = pairs.iter().find(|(name, _)| *name == "LIVEKIT_API_SECRET").unwrap().1;
+    assert!(secret.len() >= 32 && !String::from_utf8_lossy(&made.stdout).contains(secret));
+    let mut check = command(&["check-config"]);
+    check.envs(pairs);
+    let checked = check.output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let again = run();
+    assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("already"), "{again:?}");
+    assert_eq!(std::fs::read_to_string(&settings).unwrap(), text);
 }
 
 #[test]
