@@ -20,7 +20,7 @@ BUILD_PACKAGES = cmake clang libclang-dev g++ make pkg-config ccache \
 RUN_PACKAGES = gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav \
 	espeak-ng
 MODEL_PACKAGES = python3-venv python3-pip
-TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg chromium
+TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg chromium faketime
 # Only where there is no node yet: other packagings of it bring npm along, and would collide with Debian's.
 PAGE_PACKAGES = nodejs npm
 # Fonts that the demo model's training draws with, those of its evaluation, and what makes GStreamer's clips.

@@ -1,5 +1,6 @@
 //! What the tests of supervision look at: a viewer of the video, and the insides of processes.
 //! Not here: faults and what is expected of them (`tests/supervision.rs`).
+#![allow(dead_code, reason = "every test file takes its own part")]
 
 use crate::program::{Parts, Program};
 use std::path::Path;
