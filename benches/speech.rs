@@ -3,7 +3,9 @@
 //! `cargo bench --bench speech`: seconds of work for a second of sound (the real-time factor, below 1 when it keeps up) of
 //! each stage, with the speech model and the sound side by side and one after the other. On the narrow set of the tests;
 //! SPEECH_SET takes another folder, such as one written by `scripts/tts/make_golden.py --full`; SPEECH_GPU=1 takes the GPU,
-//! SPEECH_THREADS the number of threads.
+//! SPEECH_THREADS the number of threads. SPEECH_KEEP=0 builds every computation anew and warms nothing up;
+//! SPEECH_POSITIONS is how many positions the speech model has, SPEECH_HALF=0 keeps the flow's caches in 32 bits on a GPU, too.
+//! SPEECH_ONLY=beside leaves the voice alone out. The GPU's memory is read off nvidia-smi, where it is.
 //!
 //! With SPEECH_BESIDE=folder of a language model whose width is the set's (`gguf/tiny-random/speaking` is both), also what
 //! hidden states cost the text, how long after an answer's first text its first sound comes, and the factor while
@@ -18,7 +20,7 @@ use vidette::frame::Frame;
 use vidette::speech::minicpm::{Options, RATE, SpeechFiles, Synthesizer};
 
 const TOKENS: usize = 30;
-const UTTERANCES: u64 = 3;
+const UTTERANCES: u64 = 4;
 /// Answers that are spoken beside the commentary.
 const ANSWERS: u64 = 5;
 /// With random weights a reply may never end; so much sound is enough.
@@ -29,8 +31,19 @@ fn main() {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tts"), PathBuf::from);
     let gpu = std::env::var_os("SPEECH_GPU").is_some();
     let threads = std::env::var("SPEECH_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-    let options = Options { gpu, threads, ..Options::default() };
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|v| v == value);
+    let mut options = Options { gpu, threads, ..Options::default() };
+    options.keep = !is("SPEECH_KEEP", "0");
+    options.half = !is("SPEECH_HALF", "0");
+    if let Some(positions) = std::env::var("SPEECH_POSITIONS").ok().and_then(|n| n.parse().ok()) {
+        options.positions = positions;
+    }
+    println!("{options:?}");
+    memory("nothing");
     for side_by_side in [true, false] {
+        if is("SPEECH_ONLY", "beside") {
+            break;
+        }
         let how = if side_by_side { "side by side" } else { "one after the other" };
         println!("\n## Alone, {how}\n");
         alone(&mut load(&folder, &Options { side_by_side, ..options.clone() }));
@@ -46,7 +59,11 @@ fn load(folder: &Path, options: &Options) -> Synthesizer {
     let loading = Instant::now();
     let voice = Synthesizer::load(&SpeechFiles::published(folder), options).expect("a set of voice files");
     println!("{} on {}, {} threads", folder.display(), voice.device(), options.threads);
-    println!("loaded in {:.2} s, {} MiB resident\n", loading.elapsed().as_secs_f64(), resident_mib());
+    println!("loaded in {:.2} s, {} MiB resident", loading.elapsed().as_secs_f64(), resident_mib());
+    let parts = voice.bytes().into_iter().map(|(what, bytes)| format!("{what} {:.1}", bytes as f64 / 1048576.0));
+    println!("MiB on the device, without the speech model: {}", parts.collect::<Vec<_>>().join(", "));
+    memory("the voice");
+    println!();
     voice
 }
 
@@ -76,7 +93,7 @@ fn alone(voice: &mut Synthesizer) {
         let sound = samples as f64 / f64::from(RATE);
         let factor = |d: Duration| d.as_secs_f64() / sound;
         println!(
-            "| {sound:.1} s | {:.2} s | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} |",
+            "| {sound:.1} s | {:.3} s | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} |",
             first.unwrap_or_default().as_secs_f64(),
             factor(whole),
             factor(times.conditions),
@@ -85,6 +102,12 @@ fn alone(voice: &mut Synthesizer) {
             factor(times.sound.flow),
             factor(times.sound.vocoder)
         );
+        if seed + 1 == UTTERANCES {
+            let each = |d: Duration| d.as_secs_f64() * 1e3 / f64::from(u32::try_from(times.codes.max(1)).unwrap_or(1));
+            println!("<!-- {} codes, {:.3} ms of the speech model for each -->", times.codes, each(times.language));
+            println!("<!-- {} computations kept -->", voice.computations());
+            memory("the voice after speaking");
+        }
         if seed == 0 {
             println!("<!-- reset before an utterance: {:.1} ms -->", reset.as_secs_f64() * 1e3);
         }
@@ -100,7 +123,16 @@ fn job(stream: &str, seq: u64, for_voice: bool) -> Job {
     let (system, instruction) = ("You watch a live video.".to_owned(), format!("Say what you see. {seq}"));
     let sampling = Sampling { temperature: 1.5, seed: u32::try_from(seq).ok(), ..Sampling::default() };
     let prompt = Prompt { system, instruction, context: String::new() };
-    Job { stream: Arc::from(stream), prompt, frames: vec![frame], max_tokens: 60, sampling, for_voice, urgent: false }
+    Job {
+        stream: Arc::from(stream),
+        prompt,
+        frames: vec![frame],
+        max_tokens: 60,
+        sampling,
+        for_voice,
+        urgent: false,
+        novelty: 0.0,
+    }
 }
 
 /// Milliseconds from an answer's first text to its last, for each token after the first.
@@ -142,6 +174,7 @@ fn beside(voice: &mut Synthesizer, folder: &Path, gpu: bool) {
     let ready = status.borrow().clone();
     assert_eq!(ready.state, EngineState::Ready, "{ready:?}");
     println!("{} on {}", folder.display(), ready.device.unwrap_or_default());
+    memory("voice and language model, before the first look");
     pace(&engine, false);
     for for_voice in [false, true, false, true] {
         let how = if for_voice { "with hidden states" } else { "text alone" };
@@ -173,6 +206,7 @@ fn beside(voice: &mut Synthesizer, folder: &Path, gpu: bool) {
             ended.store(true, Ordering::Relaxed);
         });
     }
+    memory("voice and language model");
 }
 
 /// Speaks one answer while it is written, and prints its row.
@@ -208,6 +242,15 @@ fn spoken(engine: &LlamaEngine, voice: &mut Synthesizer, seq: u64, others: bool,
         first.map_or(f64::NAN, |at| (at - text).as_secs_f64()),
         whole / sound,
     );
+}
+
+/// What the first GPU's driver says is in use.
+fn memory(by: &str) {
+    let query = ["--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"];
+    let said = std::process::Command::new("nvidia-smi").args(query).output();
+    if let Some(mib) = said.ok().and_then(|s| String::from_utf8(s.stdout).ok()?.trim().parse::<u64>().ok()) {
+        println!("<!-- GPU memory with {by}: {mib} MiB -->");
+    }
 }
 
 fn resident_mib() -> u64 {

@@ -49,7 +49,16 @@ fn look(engine: &dyn Engine, frames: Vec<Arc<Frame>>, max_tokens: u32) -> Took {
         context: "Your last comment was: the dog sleeps on the sofa.".to_owned(),
     };
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    let job = Job { stream: Arc::from("main"), prompt, frames, max_tokens, sampling, for_voice: false, urgent: false };
+    let job = Job {
+        stream: Arc::from("main"),
+        prompt,
+        frames,
+        max_tokens,
+        sampling,
+        for_voice: false,
+        urgent: false,
+        novelty: 0.0,
+    };
     let began = Instant::now();
     let mut handle = engine.submit(job);
     let ms = |time: Duration| time.as_secs_f64() * 1e3;

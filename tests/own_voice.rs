@@ -71,6 +71,7 @@ fn answer(least: usize, sampling: Sampling) -> Vec<Piece> {
             sampling,
             for_voice: true,
             urgent: false,
+            novelty: 0.0,
         });
         let mut pieces = Vec::new();
         while let Some(event) = handle.events.blocking_recv() {

@@ -469,6 +469,7 @@ fn config() -> EngineConfig {
         weight: None,
         kv: KvType::F16,
         embedding_cache_bytes: 1 << 20,
+        encode_ahead: None,
     }
 }
 
@@ -501,6 +502,7 @@ fn job(frames: std::ops::Range<u64>, max_tokens: u32) -> Job {
         sampling,
         for_voice: false,
         urgent: false,
+        novelty: 0.0,
     }
 }
 

@@ -73,6 +73,14 @@ def clips(rng, folder):
         if colour == "white":
             source = "pattern=ball"
         yield f"{colour} ball", capture(folder, source, size=size), ball_questions(rng, colour)
+    # The small clock of the program's own test pictures is passed over.
+    for n, overlay in enumerate(["timeoverlay valignment=bottom", "clockoverlay", "timeoverlay halignment=right"]):
+        for pattern, answer in [("smpte", language.BARS), ("snow", language.SNOW), ("black", language.BLANK)]:
+            made = capture(folder, f"pattern={pattern}", overlay, SIZES[n])
+            yield f"{pattern} with {overlay}", made, state_questions(rng, answer, n == 0)
+        colour = list(ARGB)[n]
+        source = f"pattern=ball foreground-color={ARGB[colour]} background-color={0xFF000000}"
+        yield f"{colour} ball with {overlay}", capture(folder, source, overlay, BALL_SIZES[n]), ball_questions(rng, colour)
     for n in range(16):
         clock = n % 2 == 0
         digits = rng.integers(0, [24, 60, 60])

@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 import scenes
 from scenes import MAX_OBJECTS, SHAPES
 
+STYLE = 41  # values of a clip that hold for all of its frames
+STAMPS = 192  # different small writings; each has four states, as a clock has
 STRIP = (48, 384)  # rows and columns of the picture of a text
 LETTER = 32  # height of its capitals in pixels
 FONT_FOLDERS = [Path("/usr/share/fonts/truetype"), Path("/usr/share/fonts/opentype"), Path(__file__).parent / "fonts"]
@@ -141,7 +143,7 @@ def pack(clip):
             x, y = o["path"][f]
             objects[f, i] = [o["visible"][f], SHAPES.index(o["shape"]), x * w, y * h, o["radius"] * min(w, h),
                              o["angle"], *of[o["colours"][f]], *variants[:2], outline]  # fmt: skip
-    style = np.zeros(33, np.float32)
+    style = np.zeros(STYLE, np.float32)
     style[0] = KINDS[clip["kind"]]
     style[1] = rng.integers(1 << 20)
     daytime = clip["daytime"]
@@ -199,6 +201,12 @@ def pack(clip):
         style[21:24] = text["x"] * w, text["y"] * h, height
         style[24], style[25:28], style[28], style[29:32] = text["angle"], ink, plate, back
     style[32] = rng.random() < 0.12  # the strip of a burnt-in clock
+    if rng.random() < (0.5 if style[32] else 0.12):  # small writing, as cameras burn it in
+        style[33] = 1 + rng.integers(STAMPS)
+        style[34] = rng.uniform(0.026, 0.066) * min(w, h)
+        style[35], style[36] = rng.integers(6), rng.uniform(3, 34)
+        style[37:40] = rng.choice([1.0, 0.0]) if rng.random() < 0.8 else rng.choice([0.0, 1.0], 3)
+        style[40] = rng.random() < 0.2
     return {"objects": objects, "style": style, "mask": mask}
 
 
@@ -360,6 +368,58 @@ def burn_in(picture, style, still, generator):
     return picture
 
 
+def _stamp_text(rng):
+    """Four states of a small writing."""
+    roll, start, step = rng.random(), int(rng.integers(86400)), rng.choice([0.5, 1.0, 1.0, 2.0])
+    moments = [start + i * step for i in range(4)]
+    clocks = [f"{int(t) // 3600 % 24:02}:{int(t) // 60 % 60:02}:{int(t) % 60:02}" for t in moments]
+    if roll < 0.35:  # a stream's time
+        return [f"{int(t) // 3600 % 5}{c[2:]}.{int(rng.integers(1000)):03}" for t, c in zip(moments, clocks, strict=True)]
+    year, month, day = int(rng.integers(2000, 2040)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
+    if roll < 0.7:
+        date = [f"{year}-{month:02}-{day:02} ", f"{day:02}/{month:02}/{year} ", f"{month:02}-{day:02} ", ""][int(rng.integers(4))]
+        return [date + c for c in clocks]
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["".join(letters[i] for i in rng.integers(len(letters), size=rng.integers(2, 8))) for _ in range(rng.integers(1, 3))]
+    return [" ".join([*words, ["CAM 1", "REC", "Camera 01", "IPC"][int(rng.integers(4))]][-2:])] * 4
+
+
+@functools.cache
+def _stamps(device):
+    """[STAMPS * 4, *STRIP], from 0 to 1; smoothed, because they are drawn at less than half their size."""
+    rng = np.random.default_rng(11)
+    masks = []
+    for _ in range(STAMPS):
+        font = int(rng.integers(1 << 16))
+        masks += [strip({"characters": text, "font": font})[0] for text in _stamp_text(rng)]
+    masks = torch.from_numpy(np.stack(masks)).to(device).float().div(255)
+    return F.avg_pool2d(masks[:, None], 3, 1, 1)[:, 0]
+
+
+def stamp(picture, style, frames, xs, ys):
+    """Small writing near an edge of some clips, over everything else. It is no text for the questions: the model learns
+    to pass it over."""
+    at = torch.nonzero(style[:, 33] > 0)[:, 0]
+    if len(at) == 0:
+        return picture
+    (h, w), s = picture.shape[2:], style[at].clone()
+    mask = _stamps(picture.device)[(s[:, 33].long() - 1) * 4 + at % frames % 4]
+    height, corner, margin = s[:, 34], s[:, 35].long(), s[:, 36]
+    distance = (torch.arange(STRIP[1], device=picture.device) - STRIP[1] / 2 + 0.5).abs()
+    half = ((mask.amax(1) > 0) * distance).amax(1) * height / LETTER
+    across, down = corner % 3, corner // 3
+    s[:, 21] = torch.where(across == 0, margin + half, torch.where(across == 1, w / 2, w - margin - half))
+    s[:, 22] = torch.where(down == 0, margin + height / 2, h - margin - height / 2)
+    s[:, 23], s[:, 24], s[:, 28], s[:, 29:32] = height, 0, s[:, 40], 1 - s[:, 37:40]
+    shadow = s.clone()
+    shadow[:, 21:23] += 1
+    shadow[:, 25:28] = 1 - s[:, 37:40]
+    s[:, 25:28] = s[:, 37:40]
+    s[:, 28] = 0  # the shadow has the plate
+    picture[at] = write(write(picture[at], shadow, mask, xs, ys), s, mask, xs, ys)
+    return picture
+
+
 def _dct(device):
     """The 8 x 8 cosine transform."""
     k, x = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
@@ -419,7 +479,7 @@ class Renderer:
 
     @torch.no_grad()
     def __call__(self, objects, style, mask, size, seed):
-        """`objects` [clips, frames, MAX_OBJECTS, 12], `style` [clips, 33], `mask` [clips, *STRIP] uint8, all on the
+        """`objects` [clips, frames, MAX_OBJECTS, 12], `style` [clips, STYLE], `mask` [clips, *STRIP] uint8, all on the
         device; returns uint8 [clips, frames, 3, h, w]."""
         clips, frames = objects.shape[:2]
         w, h = size
@@ -434,6 +494,7 @@ class Renderer:
         picture = self.write(picture, style, mask.float().div(255).repeat_interleave(frames, 0), xs, ys)
         picture = test_pictures(picture, style, w, h, generator)
         picture = burn_in(picture, style, still, generator)
+        picture = stamp(picture, style, frames, xs, ys)
         picture = self._camera(picture, style, still, clips, frames, w, h, generator)
         out = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
         return out.view(clips, frames, 3, h, w)

@@ -62,7 +62,13 @@ def _text(rng):
         h, m, s = rng.integers(24), rng.integers(60), rng.integers(60)
         return (f"{h:02}:{m:02}:{s:02}" if rng.random() < 0.4 else f"{h:02}:{m:02}"), True
     pool = CHARACTERS[:36] if roll < 0.6 else (CHARACTERS[:26] if roll < 0.85 else CHARACTERS[26:36])
-    return "".join(pool[i] for i in rng.integers(len(pool), size=rng.integers(1, 7))), False
+    letters = [pool[i] for i in rng.integers(len(pool), size=rng.integers(1, 7))]
+    # Words have doubled letters far more often than chance does.
+    if len(letters) > 1 and rng.random() < 0.4:
+        at = rng.integers(len(letters) - 1, size=rng.integers(1, 3))
+        for i in at:
+            letters[i + 1] = letters[i]
+    return "".join(letters), False
 
 
 def _place(rng, radius, aspect, taken, want=None):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # `vidette bench` at full size on an NVIDIA GPU, in one call of at most ten minutes: writes MiniCPM-o 4.5 with random
 # weights to a temporary folder, measures, and leaves the table (bench-*.txt) and all figures (bench-*.json) in $OUT.
-#   [OUT=FOLDER] [QUANTS="Q4_K_M F16"] [STREAMS=1,2,4] [MODEL=PATH] [MODELS=FOLDER] [LIMIT=SECONDS] bench.sh [FOLDER]
+#   [OUT=FOLDER] [QUANTS="Q4_K_M F16"] [STREAMS=1,2,4] [WATCH=64,96] [MODEL=PATH] [MODELS=FOLDER] [LIMIT=SECONDS] bench.sh [FOLDER]
 # MODELS keeps the models that are made. With several GPUs, CUDA_VISIBLE_DEVICES chooses one.
 # FOLDER (default: target/gpu) holds the program `vidette` and its plugin `backends/libggml-cuda.so`; either may be
 # packed as .xz. Neither Rust nor a network is needed. To make the folder:
@@ -65,10 +65,11 @@ measured() {
     echo "== $name on ${card:-no card}"
     # Figures are written step by step, so that an end by time loses none.
     # shellcheck disable=SC2086
-    timeout "$limit" "$work/vidette" bench "$@" --looks "${LOOKS:-20}" --seconds "${SECONDS_EACH:-8}" $limits \
-        --log warn --json "$out/bench-$name.json" >"$out/bench-$name.txt" 2>"$out/bench-$name.log" ||
+    timeout "$limit" "$work/vidette" bench "$@" --looks "${LOOKS:-20}" --seconds "${seconds:-${SECONDS_EACH:-8}}" $limits \
+        --log "${log:-warn}" --json "$out/bench-$name.json" >"$out/bench-$name.txt" 2>"$out/bench-$name.log" ||
         echo "ended with $?; see bench-$name.log" >&2
-    cat "$out/bench-$name.log" "$out/bench-$name.txt"
+    [ -n "${log:-}" ] || cat "$out/bench-$name.log"
+    cat "$out/bench-$name.txt"
 }
 
 if [ -n "${MODEL:-}" ]; then
@@ -87,8 +88,12 @@ else
             # shellcheck disable=SC2086
             {
                 measured "random-$quant-16-every-2s" $model --streams 16 --period 2 --ours-only
-                measured "random-$quant-64-every-10s" $model --streams 64 --period 10 --ours-only
+                seconds=${WATCH_SECONDS:-20}
+                measured "random-$quant-every-10s" $model --streams "${WATCH:-64}" --period 10 --ours-only
+                seconds=
+                log=debug  # what each buffer takes
                 measured "random-$quant-8k" $model --streams 0 --slots 1 --context-tokens 8192 --ours-only
+                log=
                 measured "random-$quant-one-at-a-time" $model --streams 4,16 --parallel 1 --ours-only
             }
         fi

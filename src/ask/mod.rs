@@ -144,6 +144,7 @@ impl Asker {
             sampling: self.defaults.sampling,
             for_voice: false,
             urgent: false,
+            novelty: 0.0,
         })
     }
 

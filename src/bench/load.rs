@@ -219,6 +219,7 @@ async fn stream(
                 for_voice: false,
                 // As the commentary marks it: a new instruction that nothing was said under yet.
                 urgent: order.since.is_some(),
+                novelty: 0.0,
             })
         };
         let mut handle = submit(order, &frames);

@@ -179,6 +179,7 @@ fn look(
         sampling,
         for_voice: false,
         urgent: false,
+        novelty: 0.0,
     });
     let (mut start, mut encoded_at, mut first) = (captured, captured, None);
     let (mut encoded, mut prompt_tokens, mut said) = (0, 0, Vec::new());

@@ -41,6 +41,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode> {
         threads: arguments.threads,
         gpu_layers: arguments.gpu_layers,
         kv: crate::config::kv_type(&arguments.kv_type)?,
+        encode_ahead: crate::config::encode_ahead(&arguments.encode_ahead)?,
         backends: arguments.backends_dir,
         // The engine itself is measured; `cargo bench --bench wall` measures the wall.
         process: EngineProcess::Inside,

@@ -6,6 +6,7 @@
 //! events needs a case of its own. What the person orders comes before everything else.
 
 use super::answer::{Answer, Unsaid};
+use super::capacity::{Capacity, Working};
 use super::change::ChangeGate;
 use super::clocks::Clocks;
 use super::prompt::{History, prompt};
@@ -62,6 +63,8 @@ struct Cycle {
     engine: Arc<dyn Engine>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    capacity: Arc<Capacity>,
+    name: Arc<str>,
     label: StreamLabel,
 
     orders: watch::Receiver<Orders>,
@@ -80,6 +83,8 @@ struct Cycle {
     due: Option<Instant>,
     /// Newest frame that was looked at or found unchanged; the next look needs a newer one.
     seen: Option<u64>,
+    /// How much changed since the last look, 0 to 1.
+    novelty: f32,
     /// What to call the wait for that newer frame.
     resting: CommentaryState,
     /// Utterances told.
@@ -140,9 +145,12 @@ impl Cycle {
             backoff,
             due: None,
             seen: None,
+            novelty: 0.0,
             resting: CommentaryState::Pausing,
             told: 0,
             crash: None,
+            capacity: Arc::clone(stream.capacity()),
+            name: Arc::from(stream.name()),
             stream,
             engine,
             settings,
@@ -204,14 +212,15 @@ impl Cycle {
         if self.seen == Some(newest.seq) {
             return Step::Wait(self.resting);
         }
-        let changed = self.unseen().iter().any(|frame| self.gate.changed(frame).changed);
+        let changes: Vec<_> = self.unseen().iter().map(|frame| self.gate.changed(frame)).collect();
         self.seen = Some(newest.seq);
-        if !changed {
+        if !changes.iter().any(|change| change.changed) {
             self.metrics.unchanged.get_or_create(&self.label).inc();
             self.stream.note(|status| status.unchanged += 1);
             self.resting = CommentaryState::Unchanged;
             return Step::Wait(CommentaryState::Unchanged);
         }
+        self.novelty = changes.iter().map(|change| change.score).fold(0.0, f64::max).clamp(0.0, 1.0) as f32;
         self.gate.looked(newest);
         self.resting = CommentaryState::Pausing;
         Step::Look(frames)
@@ -253,13 +262,14 @@ impl Cycle {
 
     fn job(&self, look: &Look, frames: Vec<Arc<Frame>>) -> Job {
         Job {
-            stream: Arc::from(self.stream.name()),
+            stream: Arc::clone(&self.name),
             prompt: prompt(look.orders.profile, &look.orders.instruction, &self.history),
             frames,
             max_tokens: self.settings.max_tokens,
             sampling: self.settings.sampling.complete(),
             for_voice: self.stream.speaker().is_some_and(|speaker| speaker.wants_tokens()),
             urgent: look.urgent,
+            novelty: self.novelty,
         }
     }
 
@@ -279,6 +289,8 @@ impl Cycle {
     /// Follows the job to its end. The handle goes with it, so the job is cancelled if it was not at its end.
     async fn listen(&mut self, mut handle: JobHandle, look: &mut Look) -> End {
         let (mut patience, mut sign, mut handed_in) = (IN_LINE, Instant::now(), Instant::now());
+        let asked = std::time::Instant::now();
+        let mut working: Option<Working> = None;
         loop {
             let waits = look.clocks.started.is_none();
             let newer = async {
@@ -300,7 +312,10 @@ impl Cycle {
             };
             (patience, sign) = (SILENCE, Instant::now());
             match event {
-                Some(JobEvent::Started { at }) => look.clocks.started = Some(at),
+                Some(JobEvent::Started { at }) => {
+                    look.clocks.started = Some(at);
+                    working = Some(self.capacity.begin(&self.name, at.saturating_duration_since(asked)));
+                }
                 Some(JobEvent::Encoded { at, encoded }) => self.encoded(look, at, encoded),
                 Some(JobEvent::Prefilled { at, .. }) => look.clocks.prefilled = Some(at),
                 Some(JobEvent::Text { at, text, tokens, hidden }) => {
@@ -314,6 +329,9 @@ impl Cycle {
                 }
                 Some(JobEvent::Done { tokens, finish, .. }) => {
                     look.tokens = tokens;
+                    if let Some(working) = working.take() {
+                        working.done();
+                    }
                     let piece = look.answer.finish();
                     if !self.tell_piece(look, piece) {
                         return End::Superseded;

@@ -6,6 +6,7 @@
 //! [`Answer`]; and [`REFRESH`], by which `bench` does as the loop does.
 
 mod answer;
+mod capacity;
 mod change;
 mod clocks;
 mod cycle;
@@ -15,6 +16,7 @@ mod registry;
 mod stream;
 
 pub use answer::{Answer, says_nothing};
+pub use capacity::{Capacity, Load};
 pub use change::{Change, ChangeGate};
 pub use cycle::REFRESH;
 pub use profiles::{PROFILES, Profile};

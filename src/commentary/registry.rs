@@ -1,5 +1,6 @@
 //! The set of all streams, by name. Not here: one stream's workings (`stream`, `cycle`).
 
+use super::capacity::Capacity;
 use super::stream::{Settings, Stream};
 use crate::audio::AudioHub;
 use crate::bus::Bus;
@@ -49,6 +50,7 @@ pub struct Streams {
     shutdown: Shutdown,
     /// One for all streams; `None` when none was asked for.
     voice: Option<(Arc<dyn Voice>, Pacing)>,
+    capacity: Arc<Capacity>,
     by_name: Mutex<BTreeMap<String, Entry>>,
 }
 
@@ -67,7 +69,8 @@ impl Streams {
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Self {
-        Self { make, settings, engine, metrics, shutdown, voice: None, by_name: Mutex::default() }
+        let capacity = Arc::new(Capacity::new(settings.interval));
+        Self { make, settings, engine, metrics, shutdown, voice: None, capacity, by_name: Mutex::default() }
     }
 
     /// The same, spoken: every stream made from now on has a speaker.
@@ -113,7 +116,7 @@ impl Streams {
             }
             room.status
         });
-        let engine = self.engine.status();
+        let engine = (self.engine.status(), Arc::clone(&self.capacity));
         let stream = Stream::new(Arc::from(name), &self.settings, (bus, window), (source, sound), engine, speaker);
         let stream = Arc::new(stream.with_room(room));
         let task = super::cycle::spawn(

@@ -1,6 +1,7 @@
 //! One stream: a camera with its window, instruction, history and commentary, and the handle to all that.
 //! Not here: the loop itself (`cycle`), the set of all streams (`registry`).
 
+use super::capacity::{Capacity, Load};
 use super::profiles::{PROFILES, Profile};
 use crate::audio::AudioHub;
 use crate::bus::{Bus, Event};
@@ -93,6 +94,8 @@ pub struct StreamStatus {
     pub livekit: Option<RoomStatus>,
     pub commentary: CommentaryStatus,
     pub engine: EngineStatus,
+    /// How busy the model is with all streams together, and how many fit.
+    pub load: Load,
     pub voice: SpeechStatus,
     /// Frames arrive.
     pub capture_healthy: bool,
@@ -152,6 +155,7 @@ pub struct Stream {
     speaker: Option<Arc<Speaker>>,
     /// `None` while LiveKit is off.
     room: Option<watch::Receiver<RoomStatus>>,
+    capacity: Arc<Capacity>,
     born: Instant,
 }
 
@@ -161,7 +165,7 @@ impl Stream {
         settings: &Settings,
         (bus, window): (Arc<Bus>, Arc<SharedWindow>),
         (source, sound): (SourceHandle, Option<Arc<AudioHub>>),
-        engine: watch::Receiver<EngineStatus>,
+        (engine, capacity): (watch::Receiver<EngineStatus>, Arc<Capacity>),
         speaker: Option<Arc<Speaker>>,
     ) -> Self {
         let instruction = settings.instruction.clone().unwrap_or_else(|| settings.profile.instruction.to_owned());
@@ -184,6 +188,7 @@ impl Stream {
             engine,
             speaker,
             room: None,
+            capacity,
             born: Instant::now(),
         }
     }
@@ -196,6 +201,11 @@ impl Stream {
     /// The stream's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What all streams' looks are counted in.
+    pub(super) fn capacity(&self) -> &Arc<Capacity> {
+        &self.capacity
     }
 
     /// Where its pictures and events are.
@@ -336,6 +346,7 @@ impl Stream {
             livekit,
             commentary: self.commentary.borrow().clone(),
             engine,
+            load: self.capacity.load(),
             voice: self.speaker.as_ref().map_or_else(SpeechStatus::off, |speaker| speaker.status()),
             window_frames,
             window_bytes,

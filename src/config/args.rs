@@ -166,7 +166,7 @@ pub struct BenchArguments {
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=4096))]
     pub tokens: u32,
     /// Numbers of streams to serve at once, one after the other; 0 leaves this out.
-    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1,2,4", value_parser = within(0, 64))]
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1,2,4", value_parser = within(0, 256))]
     pub streams: Vec<usize>,
     /// Seconds from one look of a stream to its next.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = between::<1, 3_600_000>)]
@@ -181,14 +181,17 @@ pub struct BenchArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
     pub context_tokens: Option<u32>,
     /// Streams that keep their prompt in the model's cache. Default: as many as are served at once
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub slots: Option<u32>,
     /// Answers written at once, at most as many as slots; 0 takes all slots on a GPU and one on a processor.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=256))]
     pub parallel: u32,
     /// How the cache keeps keys and values: f16 or q8_0.
     #[arg(long, env = "KV_TYPE", value_name = "TYPE", default_value = "f16")]
     pub kv_type: String,
+    /// Frames are encoded beside the language model instead of before it: on, off, or auto, which does so on a GPU.
+    #[arg(long, env = "ENCODE_AHEAD", value_name = "HOW", default_value = "auto")]
+    pub encode_ahead: String,
     /// CPU threads of the model; 0 takes one for each core.
     #[arg(long, env = "THREADS", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=512))]
     pub threads: u32,

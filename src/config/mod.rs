@@ -100,6 +100,8 @@ pub struct ModelConfig {
     /// Where GPU backends lie; `None` for the place beside the program.
     pub backends: Option<PathBuf>,
     pub embedding_cache_bytes: usize,
+    /// Frames are encoded beside the language model; `None` does so on a GPU.
+    pub encode_ahead: Option<bool>,
     pub process: EngineProcess,
     pub stall_timeout: Duration,
 }
@@ -285,6 +287,7 @@ impl Config {
                 path: o.model_path.clone(),
                 dir: o.models_dir.clone().unwrap_or_else(|| PathBuf::from("gguf")),
                 kv: kv_type(o.kv_type.as_deref().unwrap_or("f16"))?,
+                encode_ahead: encode_ahead(o.encode_ahead.as_deref().unwrap_or("auto"))?,
                 context_tokens: within("CONTEXT_TOKENS", o.context_tokens.unwrap_or(4096), 512, 1 << 20)?,
                 slots: within("ENGINE_SLOTS", o.engine_slots.unwrap_or(2), 1, 64)?,
                 parallel: within("ENGINE_PARALLEL", o.engine_parallel.unwrap_or(0), 0, 64)?,
@@ -489,6 +492,14 @@ fn find_profile(name: &str) -> Result<&'static Profile> {
 /// When there is no such type.
 pub fn kv_type(value: &str) -> Result<KvType> {
     one_of("KV_TYPE", value, &[KvType::F16, KvType::Q8_0].map(|kv| (kv.name(), kv)))
+}
+
+/// `ENCODE_AHEAD`, or an option of that meaning.
+///
+/// # Errors
+/// When there is no such way.
+pub fn encode_ahead(value: &str) -> Result<Option<bool>> {
+    one_of("ENCODE_AHEAD", value, &[("auto", None), ("on", Some(true)), ("off", Some(false))])
 }
 
 fn one_of<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T> {

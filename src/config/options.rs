@@ -62,6 +62,9 @@ options! {
     /// Folder of GPU backends (libggml-cuda.so and the like). Default: the folder backends beside the program
     {arg(value_name = "DIR", help_heading = "Model")}
     backends_dir: PathBuf = "BACKENDS_DIR",
+    /// Frames are encoded beside the language model instead of before it: on, off, or auto, which does so on a GPU. Default: auto
+    {arg(value_name = "HOW", help_heading = "Model")}
+    encode_ahead: String = "ENCODE_AHEAD",
     /// MiB of frame embeddings kept, so that no frame is encoded twice. Default: 64
     {arg(value_name = "MIB", help_heading = "Model")}
     embedding_cache_mib: u32 = "EMBEDDING_CACHE_MIB",

@@ -67,6 +67,7 @@ fn every_wrong_value_is_named() {
         (Options { espeak_voice: Some(String::new()), ..d() }, "ESPEAK_VOICE"),
         (Options { tts_pause_after: Some(-1.0), ..d() }, "TTS_PAUSE_AFTER"),
         (Options { kv_type: Some("q2".to_owned()), ..d() }, "KV_TYPE"),
+        (Options { encode_ahead: Some("yes".to_owned()), ..d() }, "ENCODE_AHEAD"),
         (Options { stream_delay_init: Some(16.0), ..d() }, "STREAM_DELAY_INIT"),
         (Options { tts_max_delay: Some(f64::NAN), ..d() }, "TTS_MAX_DELAY"),
         (Options { rtsp_transport: Some("pigeon".into()), ..d() }, "RTSP_TRANSPORT"),

@@ -235,6 +235,9 @@ impl<'m> Context<'m> {
             p.n_seq_max = params.sequences;
             p.n_batch = params.batch;
             p.n_ubatch = params.batch.min(512);
+            // Logits are wanted of one token of each sequence. Room for those of a whole batch, the default, is 300 MiB with
+            // a vocabulary of 150,000; it grows when it must.
+            p.n_outputs_max = params.sequences;
             p.n_threads = params.threads;
             p.n_threads_batch = params.threads;
             p.no_perf = true;
@@ -429,7 +432,7 @@ impl<'m> Context<'m> {
         // (mtmd-helper.h: mtmd_helper_decode_image_chunk).
         let code = unsafe {
             sys::mtmd_helper_decode_image_chunk(
-                vision.raw.as_ptr(),
+                vision.ptr(),
                 self.raw.as_ptr(),
                 part.chunk.0.as_ptr(),
                 part.rows.as_ptr().cast_mut(),

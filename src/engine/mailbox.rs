@@ -95,6 +95,7 @@ mod tests {
             sampling: Sampling::default(),
             for_voice: false,
             urgent: false,
+            novelty: 0.0,
         };
         (handle, Ticket { job, events, cancel })
     }

@@ -5,6 +5,8 @@
 
 mod absent;
 #[cfg(feature = "llama")]
+mod ahead;
+#[cfg(feature = "llama")]
 mod backend;
 #[cfg(feature = "llama")]
 #[path = "chat/ffi.rs"]
@@ -197,6 +199,8 @@ pub struct Job {
     pub for_voice: bool,
     /// A person waits for this very answer (their instruction is new): it goes before the others that wait.
     pub urgent: bool,
+    /// How much of the scene changed since the stream's last look, 0 to 1: of those that wait, that weighs with how long.
+    pub novelty: f32,
 }
 
 /// What became of a job so far. Instants are on this machine's monotonic clock.

@@ -205,7 +205,7 @@ impl PlainPath<'_> {
         let began = Instant::now();
         let prepared = preprocess::prepare(&frame.rgb, frame.width, frame.height)?;
         let resized = Instant::now();
-        self.vision.split(&prepared.rgb, prepared.width, prepared.height)?;
+        self.vision.splitter().split(&prepared.rgb, prepared.width, prepared.height)?;
         let split = Instant::now();
         let one = self.frames == FrameLayout::OneSlice;
         self.vision.encode(&prepared.rgb, prepared.width, prepared.height, one)?;

@@ -75,6 +75,8 @@ pub struct Look {
     rest: Vec<Piece>,
     /// Tokens or rows of `rest[0]` that are decoded.
     offset: usize,
+    /// What comes after the last frame, while frames may still come.
+    suffix: Option<Vec<Token>>,
     /// Tokens that were or will be decoded for the prompt, and those found in the cache.
     pub decoded: usize,
     pub reused: usize,
@@ -115,7 +117,28 @@ impl Piece {
 impl Look {
     /// True once the whole prompt is in the cells.
     pub fn prompt_is_in(&self) -> bool {
-        self.rest.is_empty()
+        self.rest.is_empty() && self.suffix.is_none()
+    }
+
+    /// True while something of the prompt is there to be decoded.
+    pub fn has_more(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// The prompt's next frame.
+    pub fn add(&mut self, frame: Rc<EncodedFrame>) {
+        self.decoded += frame.tokens;
+        self.rest.extend((0..frame.parts.len()).map(|i| Piece::Part(Rc::clone(&frame), i)));
+        self.rest.retain(|piece| piece.len() > 0);
+        self.shares.frames.push(frame);
+    }
+
+    /// No frame comes after this: the rest of the prompt does.
+    pub fn close(&mut self) {
+        if let Some(suffix) = self.suffix.take().filter(|suffix| !suffix.is_empty()) {
+            self.decoded += suffix.len();
+            self.rest.push(Piece::Tokens(suffix));
+        }
     }
 
     /// True when the last [`Session::step`] made logits for it.
@@ -159,16 +182,18 @@ impl<'m> Session<'m> {
         self.context.tokens_per_sequence()
     }
 
-    /// Leaves out the oldest frames until prompt and answer fit; computed before anything is decoded.
+    /// How many of the oldest frames must be left out so that prompt and answer fit, from the frames' tokens; computed
+    /// before anything is decoded.
     ///
     /// # Errors
     /// When not even one frame fits.
-    pub fn fit(&self, prompt: &PromptTokens, frames: &mut Vec<Rc<EncodedFrame>>, max_tokens: u32) -> Result<usize> {
+    pub fn fit(&self, prompt: &PromptTokens, frames: &[usize], max_tokens: u32) -> Result<usize> {
         let fixed = prompt.prefix.len() + prompt.suffix.len() + max_tokens as usize;
-        let (budget, offered) = (self.budget(), frames.len());
-        let mut total = fixed + frames.iter().map(|f| f.tokens).sum::<usize>();
-        while total > budget && frames.len() > 1 {
-            total -= frames.remove(0).tokens;
+        let (budget, mut left_out) = (self.budget(), 0);
+        let mut total = fixed + frames.iter().sum::<usize>();
+        while total > budget && left_out + 1 < frames.len() {
+            total -= frames[left_out];
+            left_out += 1;
         }
         if total > budget {
             return Err(Error::invalid(
@@ -177,45 +202,45 @@ impl<'m> Session<'m> {
             )
             .hint("shorten the instruction, lower MAX_TOKENS or raise CONTEXT_TOKENS"));
         }
-        Ok(offered - frames.len())
+        Ok(left_out)
     }
 
-    /// Takes a look on; what the stream's slot already holds of its prefix and its first frames is kept. Nothing is
-    /// decoded yet.
+    /// Takes a look on with its first frames; what the stream's slot already holds of its prefix and of these frames is
+    /// kept. Nothing is decoded yet. More frames may be [added](Look::add) until it is [closed](Look::close).
     ///
     /// # Errors
     /// When every slot has a look in it.
     pub fn begin(&mut self, stream: &Arc<str>, prompt: PromptTokens, frames: Vec<Rc<EncodedFrame>>) -> Result<Look> {
         let slot =
             self.slot_for(stream).ok_or_else(|| Error::internal("engine_slots", "every slot has a look in it"))?;
-        let shares = Held { prefix: prompt.prefix, frames };
-        let (tokens, frames) = self.keep(slot, &shares);
+        let wanted = Held { prefix: prompt.prefix, frames };
+        let (tokens, kept_frames) = self.keep(slot, &wanted);
         let kept = self.slots[slot].held.len();
-        let mut rest = vec![Piece::Tokens(shares.prefix[tokens..].to_vec())];
-        for frame in &shares.frames[frames..] {
-            rest.extend((0..frame.parts.len()).map(|i| Piece::Part(Rc::clone(frame), i)));
-        }
-        rest.push(Piece::Tokens(prompt.suffix));
-        rest.retain(|piece| piece.len() > 0);
-        let decoded = rest.iter().map(Piece::len).sum();
+        let Held { prefix, mut frames } = wanted;
+        let rest = vec![Piece::Tokens(prefix[tokens..].to_vec())];
+        let new = frames.split_off(kept_frames);
         self.slots[slot].busy = true;
-        Ok(Look {
+        let mut look = Look {
             slot,
             position: i32::try_from(kept).unwrap_or(i32::MAX),
-            shares,
+            decoded: prefix.len() - tokens,
+            shares: Held { prefix, frames },
             rest,
             offset: 0,
-            decoded,
+            suffix: Some(prompt.suffix),
             reused: kept,
             output: None,
-        })
+        };
+        look.rest.retain(|piece| piece.len() > 0);
+        new.into_iter().for_each(|frame| look.add(frame));
+        Ok(look)
     }
 
     /// Gives a look's slot free. Its prefix and frames stay if the whole prompt came in.
     pub fn end(&mut self, look: Look) {
         let slot = &mut self.slots[look.slot];
         slot.busy = false;
-        if !look.rest.is_empty() {
+        if !look.prompt_is_in() {
             // Whatever half of it is in the cells is not what `held` says.
             slot.held = Held::default();
             self.context.truncate(look.slot as i32, 0);
@@ -333,7 +358,7 @@ impl<'m> Session<'m> {
                         self.context.decode(sequence, look.position, &[Input::Tokens(tokens)], logits)?
                     }
                     Part::Image(image) => {
-                        self.context.decode_with_helper(eye.vision(), sequence, look.position, image)?
+                        self.context.decode_with_helper(eye.vision()?, sequence, look.position, image)?
                     }
                 },
             };
@@ -412,7 +437,7 @@ impl Look {
         for (i, piece) in self.rest.iter().enumerate() {
             let from = if i == 0 { self.offset } else { 0 };
             for at in from..piece.len() {
-                let last = i + 1 == self.rest.len() && at + 1 == piece.len();
+                let last = self.suffix.is_none() && i + 1 == self.rest.len() && at + 1 == piece.len();
                 if !add(piece.input(at, width), last) {
                     return false;
                 }

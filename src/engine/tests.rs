@@ -1,5 +1,6 @@
 //! The engine on a real (tiny, random) model pair through llama.cpp: `make tiny-model` writes it.
 
+mod beforehand;
 mod together;
 
 use super::ffi::Token;
@@ -58,6 +59,7 @@ fn job(stream: &str, frames: Vec<Arc<Frame>>, max_tokens: u32) -> Job {
         sampling: greedy(),
         for_voice: false,
         urgent: false,
+        novelty: 0.0,
     }
 }
 
@@ -108,6 +110,7 @@ fn prefill(
     frames: &[Rc<EncodedFrame>],
 ) -> Look {
     let mut look = session.begin(stream, tokens.clone(), frames.to_vec()).unwrap();
+    look.close();
     while !look.prompt_is_in() {
         session.step(&mut [Turn { look: &mut look, token: None }], eye, false).unwrap();
     }
@@ -259,13 +262,14 @@ fn the_budget_leaves_out_old_frames_and_then_refuses() {
     let session = Session::new(&model, Context::new(&model, PARAMS).unwrap(), 2);
     let tokens = Layout::of(&model).tokens(&model, &prompt(), false);
     let stream: Arc<str> = Arc::from("main");
-    let mut frames: Vec<Rc<EncodedFrame>> = (0..14).map(|i| eye.look(&stream, &frame(i)).unwrap().0).collect();
-    assert_eq!(frames[0].tokens, 66, "64 rows between <image> and </image>");
-    let left_out = session.fit(&tokens, &mut frames, 200).unwrap();
-    assert!(left_out > 0 && frames.len() == 14 - left_out);
-    let total = tokens.prefix.len() + tokens.suffix.len() + 200 + frames.len() * 66;
+    assert_eq!(eye.frame_tokens(), None);
+    assert_eq!(eye.look(&stream, &frame(0)).unwrap().0.tokens, 66, "64 rows between <image> and </image>");
+    assert_eq!(eye.frame_tokens(), Some(66));
+    let left_out = session.fit(&tokens, &[66; 14], 200).unwrap();
+    assert!(left_out > 0);
+    let total = tokens.prefix.len() + tokens.suffix.len() + 200 + (14 - left_out) * 66;
     assert!(total <= session.budget() && total + 66 > session.budget());
-    assert_eq!(session.fit(&tokens, &mut frames, 5000).unwrap_err().code, "prompt_too_long");
+    assert_eq!(session.fit(&tokens, &[66; 14], 5000).unwrap_err().code, "prompt_too_long");
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub kv: KvType,
     /// Most bytes of frame embeddings kept.
     pub embedding_cache_bytes: usize,
+    /// Frames are encoded on threads of their own, beside the language model; `None` does so where the tower is on a GPU.
+    pub encode_ahead: Option<bool>,
 }
 
 impl EngineConfig {
@@ -73,6 +75,7 @@ impl EngineConfig {
             weight: None,
             kv: KvType::F16,
             embedding_cache_bytes: 64 << 20,
+            encode_ahead: None,
         }
     }
 
@@ -251,6 +254,17 @@ fn serve(
         status.context_tokens = u32::try_from(session.budget()).unwrap_or(u32::MAX);
         status.load_s = Some(load_s);
     });
-    Desk::new(layout, speech, session, eye, at_once, Arc::clone(pulse)).serve(mailbox);
-    Ok(())
+    let mut desk = Desk::new(layout, speech, session, eye, at_once, Arc::clone(pulse));
+    // A processor has nothing to spare while it computes everything.
+    if !config.encode_ahead.unwrap_or(plan.vision) {
+        desk.serve(mailbox);
+        return Ok(());
+    }
+    std::thread::scope(|scope| {
+        // Moved in, so that the thread is told to end before it is waited for.
+        let mut desk = desk;
+        desk.work_ahead(scope)?;
+        desk.serve(mailbox);
+        Ok(())
+    })
 }

@@ -266,6 +266,7 @@ impl Looks {
             sampling: look.sampling,
             for_voice: look.for_voice,
             urgent: look.urgent,
+            novelty: look.novelty,
         };
         self.shelf.keep(stream, frames);
         Ok(job)

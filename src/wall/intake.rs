@@ -84,6 +84,7 @@ mod tests {
             sampling: Sampling::default(),
             for_voice: false,
             urgent: false,
+            novelty: 0.0,
         }
     }
 

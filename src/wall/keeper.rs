@@ -404,6 +404,7 @@ impl<'k> Child<'k> {
             sampling: job.sampling,
             for_voice: job.for_voice,
             urgent: job.urgent,
+            novelty: job.novelty,
         };
         let mut parts = vec![pack(&ToChild::Job(Box::new(look)), pixels.iter().map(Bytes::len).sum(), TO_CHILD)?];
         parts.extend(pixels.into_iter().filter(|bytes| !bytes.is_empty()));

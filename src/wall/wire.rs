@@ -83,6 +83,7 @@ pub(super) struct Look {
     pub sampling: Sampling,
     pub for_voice: bool,
     pub urgent: bool,
+    pub novelty: f32,
 }
 
 /// One frame of a look.

@@ -255,6 +255,7 @@ async fn start(config: &ModelConfig, files: ModelFiles, log: Option<&str>) -> Re
         threads: config.threads,
         gpu_layers: config.gpu_layers,
         embedding_cache_bytes: config.embedding_cache_bytes,
+        encode_ahead: config.encode_ahead,
         ..EngineConfig::new(language.path, projector.path)
     };
     let (door, behind): (Arc<dyn Engine>, _) = match log.filter(|_| config.process == EngineProcess::Child) {

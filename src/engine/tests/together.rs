@@ -41,7 +41,9 @@ fn looks_that_share_a_batch_get_the_logits_they_get_alone() {
         if round % 2 == 0 && looks.len() < 3 {
             let i = looks.len();
             let tokens = layout.tokens(&model, &prompts[i], false);
-            looks.push((i, session.begin(&names[i], tokens, frames[i].clone()).unwrap(), Vec::new()));
+            let mut look = session.begin(&names[i], tokens, frames[i].clone()).unwrap();
+            look.close();
+            looks.push((i, look, Vec::new()));
         }
         let all_in = looks.len() == 3;
         let mut turns: Vec<_> = looks
@@ -111,6 +113,7 @@ fn what_fills_the_gaps_of_a_batch_changes_nothing() {
     // And the idle ones go on as if nothing had been there.
     for i in [1, 2] {
         let mut look = session.begin(&names[i], tokens.clone(), frames[i].clone()).unwrap();
+        look.close();
         assert_eq!(look.reused > 0, i == 1);
         while !look.prompt_is_in() {
             session.step(&mut [Turn { look: &mut look, token: None }], &mut eye, false).unwrap();
@@ -150,7 +153,13 @@ fn a_short_answer_does_not_wait_for_a_long_one() {
 
 #[test]
 fn what_happens_to_one_look_harms_no_other() {
-    let engine = LlamaEngine::spawn(EngineConfig { slots: 4, parallel: 4, ..config() }).unwrap();
+    for encode_ahead in [false, true] {
+        harms_no_other(EngineConfig { slots: 4, parallel: 4, encode_ahead: Some(encode_ahead), ..config() });
+    }
+}
+
+fn harms_no_other(config: EngineConfig) {
+    let engine = LlamaEngine::spawn(config).unwrap();
     ready(&engine);
     let alone: Vec<_> = (0..2).map(|i| drain(engine.submit(job(["a", "b"][i], vec![frame(i as u64)], 40))).0).collect();
     let short = Frame { rgb: vec![0u8; 30].into(), ..Frame::clone(&frame(9)) };

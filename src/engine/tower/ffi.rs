@@ -6,13 +6,79 @@ use super::ffi::{Model, Token, c_path};
 use crate::error::{Error, Result};
 use llama_cpp_sys_2 as sys;
 use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::{NonNull, null};
+use std::sync::Arc;
 
 /// The vision tower and its projector.
 pub struct Vision<'m> {
-    pub(super) raw: NonNull<sys::mtmd_context>,
+    tower: Arc<Tower>,
     model: &'m Model,
+}
+
+/// libmtmd's context.
+struct Tower(NonNull<sys::mtmd_context>);
+
+// SAFETY: mtmd_tokenize is thread-safe on a shared context (mtmd.h), and nothing else is called through a shared one:
+// encoding needs `&mut Vision`.
+unsafe impl Send for Tower {}
+// SAFETY: as above.
+unsafe impl Sync for Tower {}
+
+impl Drop for Tower {
+    fn drop(&mut self) {
+        // SAFETY: made by mtmd_init_from_file, freed once, before the model: who holds it borrows that.
+        unsafe { sys::mtmd_free(self.0.as_ptr()) }
+    }
+}
+
+/// What makes pictures ready for the tower, on any thread: resizing and normalising, on the processor.
+pub struct Splitter<'m> {
+    tower: Arc<Tower>,
+    _model: PhantomData<&'m Model>,
+}
+
+impl Splitter<'_> {
+    /// A tightly packed RGB picture as chunks.
+    ///
+    /// # Errors
+    /// When the sizes disagree or libmtmd fails.
+    pub fn split(&self, rgb: &[u8], width: u32, height: u32) -> Result<Chunks> {
+        let expected = u64::from(width) * u64::from(height) * 3;
+        if expected == 0 || expected != rgb.len() as u64 {
+            return Err(Error::internal(
+                "frame_size",
+                format!("a frame of {width}x{height} should have {expected} bytes but has {}", rgb.len()),
+            ));
+        }
+        // SAFETY: the pixel buffer has width*height*3 bytes (checked by the caller) and is copied by
+        // mtmd_bitmap_init; marker and text are NUL-terminated and outlive the call; bitmap and list are
+        // freed on all paths (mtmd.h: mtmd_tokenize returns 0 on success).
+        unsafe {
+            let bitmap = sys::mtmd_bitmap_init(width, height, rgb.as_ptr());
+            let chunks = NonNull::new(sys::mtmd_input_chunks_init()).map(Chunks);
+            let (false, Some(chunks)) = (bitmap.is_null(), chunks) else {
+                sys::mtmd_bitmap_free(bitmap);
+                return Err(Error::internal("frame_memory", "libmtmd could not allocate for a frame"));
+            };
+            let marker = sys::mtmd_default_marker();
+            let text = sys::mtmd_input_text {
+                text: marker,
+                text_len: CStr::from_ptr(marker).count_bytes(),
+                add_special: false,
+                parse_special: true,
+            };
+            let bitmaps = [bitmap.cast_const()];
+            let code = sys::mtmd_tokenize(self.tower.0.as_ptr(), chunks.0.as_ptr(), &text, bitmaps.as_ptr(), 1);
+            sys::mtmd_bitmap_free(bitmap);
+            if code == 0 {
+                Ok(chunks)
+            } else {
+                Err(Error::internal("frame_preprocess", format!("libmtmd refused a frame ({code}): {}", last_words())))
+            }
+        }
+    }
 }
 
 /// One piece of an encoded picture.
@@ -46,8 +112,11 @@ impl Drop for Chunk {
     }
 }
 
-/// Frees a list of chunks on all paths.
-pub(super) struct Chunks(NonNull<sys::mtmd_input_chunks>);
+/// Pictures made ready. Frees the list on all paths.
+pub struct Chunks(NonNull<sys::mtmd_input_chunks>);
+
+// SAFETY: texts and pixels in memory of its own, without ties to a thread (mtmd.cpp: mtmd_input_chunks).
+unsafe impl Send for Chunks {}
 
 impl Drop for Chunks {
     fn drop(&mut self) {
@@ -78,9 +147,9 @@ impl<'m> Vision<'m> {
             Error::invalid("projector_load", format!("{} could not be loaded: {}", path.display(), last_words()))
                 .hint("check it with `vidette inspect`, or fetch it again with `vidette pull`")
         })?;
-        let vision = Self { raw, model };
+        let vision = Self { tower: Arc::new(Tower(raw)), model };
         // SAFETY: `raw` is live.
-        if unsafe { sys::mtmd_support_vision(vision.raw.as_ptr()) } {
+        if unsafe { sys::mtmd_support_vision(vision.ptr()) } {
             Ok(vision)
         } else {
             Err(Error::invalid("projector_blind", format!("{} has no vision tower", path.display()))
@@ -88,12 +157,20 @@ impl<'m> Vision<'m> {
         }
     }
 
+    /// The context as libmtmd wants it.
+    pub(super) fn ptr(&self) -> *mut sys::mtmd_context {
+        self.tower.0.as_ptr()
+    }
+
+    /// What makes pictures ready for this tower.
+    pub fn splitter(&self) -> Splitter<'m> {
+        Splitter { tower: Arc::clone(&self.tower), _model: PhantomData }
+    }
+
     /// True when embeddings and text can't share one causal batch with plain positions.
     pub fn needs_helper(&self) -> bool {
         // SAFETY: `raw` is live; a null chunk means the default case, an image (mtmd.h).
-        unsafe {
-            sys::mtmd_decode_use_mrope(self.raw.as_ptr()) || sys::mtmd_decode_use_non_causal(self.raw.as_ptr(), null())
-        }
+        unsafe { sys::mtmd_decode_use_mrope(self.ptr()) || sys::mtmd_decode_use_non_causal(self.ptr(), null()) }
     }
 
     /// Encodes one tightly packed RGB picture. With `first_slice_only` just the overview is kept (the
@@ -102,14 +179,15 @@ impl<'m> Vision<'m> {
     /// # Errors
     /// When the sizes disagree or libmtmd fails.
     pub fn encode(&mut self, rgb: &[u8], width: u32, height: u32, first_slice_only: bool) -> Result<Vec<Part>> {
-        let expected = u64::from(width) * u64::from(height) * 3;
-        if expected == 0 || expected != rgb.len() as u64 {
-            return Err(Error::internal(
-                "frame_size",
-                format!("a frame of {width}x{height} should have {expected} bytes but has {}", rgb.len()),
-            ));
-        }
-        let chunks = self.split(rgb, width, height)?;
+        let chunks = self.splitter().split(rgb, width, height)?;
+        self.encode_chunks(&chunks, first_slice_only)
+    }
+
+    /// Encodes what a [`Splitter`] of this tower made ready.
+    ///
+    /// # Errors
+    /// When libmtmd fails.
+    pub fn encode_chunks(&mut self, chunks: &Chunks, first_slice_only: bool) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         // SAFETY: `chunks` is live; indices stay below its size; the chunks belong to the list (mtmd.h).
         let count = unsafe { sys::mtmd_input_chunks_size(chunks.0.as_ptr()) };
@@ -133,41 +211,11 @@ impl<'m> Vision<'m> {
         }
     }
 
-    /// Preprocesses a picture into chunks.
-    pub(super) fn split(&self, rgb: &[u8], width: u32, height: u32) -> Result<Chunks> {
-        // SAFETY: the pixel buffer has width*height*3 bytes (checked by the caller) and is copied by
-        // mtmd_bitmap_init; marker and text are NUL-terminated and outlive the call; bitmap and list are
-        // freed on all paths (mtmd.h: mtmd_tokenize returns 0 on success).
-        unsafe {
-            let bitmap = sys::mtmd_bitmap_init(width, height, rgb.as_ptr());
-            let chunks = NonNull::new(sys::mtmd_input_chunks_init()).map(Chunks);
-            let (false, Some(chunks)) = (bitmap.is_null(), chunks) else {
-                sys::mtmd_bitmap_free(bitmap);
-                return Err(Error::internal("frame_memory", "libmtmd could not allocate for a frame"));
-            };
-            let marker = sys::mtmd_default_marker();
-            let text = sys::mtmd_input_text {
-                text: marker,
-                text_len: CStr::from_ptr(marker).count_bytes(),
-                add_special: false,
-                parse_special: true,
-            };
-            let bitmaps = [bitmap.cast_const()];
-            let code = sys::mtmd_tokenize(self.raw.as_ptr(), chunks.0.as_ptr(), &text, bitmaps.as_ptr(), 1);
-            sys::mtmd_bitmap_free(bitmap);
-            if code == 0 {
-                Ok(chunks)
-            } else {
-                Err(Error::internal("frame_preprocess", format!("libmtmd refused a frame ({code}): {}", last_words())))
-            }
-        }
-    }
-
     fn encode_chunk(&mut self, chunk: *const sys::mtmd_input_chunk) -> Result<ImagePart> {
         // SAFETY: `chunk` is a live image chunk of this context; the output is read at once, and its size is
         // n_tokens × n_embd_inp floats (mtmd.h: mtmd_get_output_embd).
         unsafe {
-            let code = sys::mtmd_encode_chunk(self.raw.as_ptr(), chunk);
+            let code = sys::mtmd_encode_chunk(self.ptr(), chunk);
             if code != 0 {
                 return Err(Error::internal(
                     "frame_encode",
@@ -175,7 +223,7 @@ impl<'m> Vision<'m> {
                 ));
             }
             let tokens = sys::mtmd_input_chunk_get_n_tokens(chunk);
-            let rows = sys::mtmd_get_output_embd(self.raw.as_ptr());
+            let rows = sys::mtmd_get_output_embd(self.ptr());
             let placeholder = NonNull::new(sys::mtmd_input_chunk_get_placeholder(chunk));
             match (rows.is_null(), placeholder) {
                 (false, Some(placeholder)) => Ok(ImagePart {
@@ -195,12 +243,5 @@ fn text_tokens(chunk: *const sys::mtmd_input_chunk) -> Vec<Token> {
     unsafe {
         let tokens = sys::mtmd_input_chunk_get_tokens_text(chunk, &mut n);
         if tokens.is_null() { Vec::new() } else { std::slice::from_raw_parts(tokens, n).to_vec() }
-    }
-}
-
-impl Drop for Vision<'_> {
-    fn drop(&mut self) {
-        // SAFETY: made by mtmd_init_from_file, freed once, before the model that it borrows.
-        unsafe { sys::mtmd_free(self.raw.as_ptr()) }
     }
 }

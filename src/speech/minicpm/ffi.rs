@@ -1,11 +1,12 @@
-//! ggml's graphs behind a safe builder: a computation that is built and run once.
+//! ggml's graphs behind a safe builder.
 //! Every operation checks the shapes that ggml would assert on, because ggml aborts the process: the first mistake is
 //! remembered, later operations do nothing, and [`Graph::run`] gives the error.
-//! Not here: devices and tensors that stay (`device`), what the networks look like (`encoder`, `flow`, `vocoder`).
+//! Not here: running them (`plan`), devices and tensors that stay (`device`), what the networks look like (`encoder`, `flow`, `vocoder`).
 //!
 //! Dimensions are ggml's: `ne[0]` is the fastest. Values are 32-bit floats, ids are 32-bit integers.
 
 use super::device::{Descriptions, Device, NODES, Shape, Stored, Tensors, elements, failed, shape};
+use super::plan::Plan;
 use crate::error::{Error, Result};
 use llama_cpp_sys_2 as sys;
 use std::borrow::Cow;
@@ -35,18 +36,23 @@ pub enum Unary {
     Tanh,
 }
 
-enum Given<'a> {
+pub(super) enum Given<'a> {
     Floats(Cow<'a, [f32]>),
-    Ids(Vec<i32>),
+    /// Given with each run; how many numbers.
+    LaterFloats(usize),
+    /// The same for ids, and the number below which they are.
+    LaterIds(usize, usize),
 }
 
-/// A computation: inputs, operations, results. Built anew for every run.
+/// A computation: inputs, operations, results.
 pub struct Graph<'a> {
     device: Device,
     descriptions: Descriptions,
     id: u32,
     nodes: Vec<NonNull<sys::ggml_tensor>>,
     inputs: Vec<(NonNull<sys::ggml_tensor>, Given<'a>)>,
+    /// Which nodes are ids, and below what they are.
+    ids: Vec<(usize, usize)>,
     /// Writes into tensors that stay, in order.
     stores: Vec<NonNull<sys::ggml_tensor>>,
     /// Keeps the memory of the tensors that the graph uses.
@@ -69,6 +75,7 @@ impl<'a> Graph<'a> {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             nodes: Vec::new(),
             inputs: Vec::new(),
+            ids: Vec::new(),
             stores: Vec::new(),
             uses: Vec::new(),
             error: None,
@@ -124,6 +131,24 @@ impl<'a> Graph<'a> {
         self.new_input(sys::GGML_TYPE_F32, shape(dims), values.len(), Given::Floats(values))
     }
 
+    /// Numbers that each run of a [`Plan`] gives.
+    pub fn later(&mut self, dims: &[usize]) -> Node {
+        let (ne, len) = (shape(dims), dims.iter().product());
+        self.new_input(sys::GGML_TYPE_F32, ne, len, Given::LaterFloats(len))
+    }
+
+    /// Numbers of rows, all below `below`, that each run of a [`Plan`] gives.
+    pub fn later_ids(&mut self, len: usize, below: usize) -> Node {
+        let node = self.new_input(sys::GGML_TYPE_I32, shape(&[len]), len, Given::LaterIds(len, below));
+        self.ids.push((node.at, below));
+        node
+    }
+
+    /// Whether these are numbers of rows, of which there are so many.
+    fn row_numbers(&self, ids: Node, rows: usize) -> bool {
+        self.ids.iter().any(|(at, below)| *at == ids.at && *below <= rows)
+    }
+
     /// A tensor that stays.
     pub fn stored(&mut self, tensors: &Tensors, name: &str) -> Node {
         if self.error.is_some() {
@@ -164,10 +189,25 @@ impl<'a> Graph<'a> {
         if a.ne[0] != b.ne[0] || !b.ne[2].is_multiple_of(a.ne[2]) || !b.ne[3].is_multiple_of(a.ne[3]) {
             return self.fail(format!("a product of {:?} and {:?}", a.ne, b.ne));
         }
+        let [k, m, x, y] = [a.ne[0], a.ne[1], b.ne[2], b.ne[3]];
+        if a.ne[2] * a.ne[3] == 1 && x * y > 1 {
+            // One product instead of one for each of the higher dimensions.
+            let rows = b.ne[1] * x * y;
+            let flat = self.reshape(b, &[k, rows]);
+            let product = self.mul_mat(a, flat);
+            return self.reshape(product, &[m, b.ne[1], x, y]);
+        }
         let (a, b) = (self.flat(a), self.flat(b));
         let (Some(a), Some(b)) = (self.raw(a), self.raw(b)) else { return b };
-        // SAFETY: live contiguous f32 tensors; shapes as ggml_can_mul_mat wants them (checked above).
-        self.op(|ctx| unsafe { sys::ggml_mul_mat(ctx, a, b) })
+        // SAFETY: live contiguous tensors, `b` of f32, `a` of f32 or f16; shapes as ggml_can_mul_mat wants them (checked
+        // above). 16 bits are how `a` is stored; sums are of 32 bits.
+        self.op(|ctx| unsafe {
+            let product = sys::ggml_mul_mat(ctx, a, b);
+            if (*a).type_ == sys::GGML_TYPE_F16 {
+                sys::ggml_mul_mat_set_prec(product, sys::GGML_PREC_F32);
+            }
+            product
+        })
     }
 
     fn broadcast(&mut self, a: Node, b: Node, what: &str) -> Option<(*mut sys::ggml_tensor, *mut sys::ggml_tensor)> {
@@ -183,6 +223,31 @@ impl<'a> Graph<'a> {
         let Some((x, y)) = self.broadcast(a, b, "a sum") else { return a };
         // SAFETY: live contiguous f32 tensors, and `b` can be repeated to `a` (checked above).
         self.op(|ctx| unsafe { sys::ggml_add(ctx, x, y) })
+    }
+
+    /// The sum of the taps of a convolution from their products `[out · taps, time, …]` with every frame: tap `i` counts
+    /// `i · dilation` frames later. Gives `[out, time − (taps − 1) · dilation, …]`.
+    pub fn sum_taps(&mut self, x: Node, taps: usize, dilation: usize) -> Node {
+        let (out, time) = (x.ne[0] / taps.max(1), x.ne[1].saturating_sub((taps.max(1) - 1) * dilation));
+        if out * taps != x.ne[0] || x.ne[3] != 1 || time == 0 {
+            return self.fail(format!("{taps} taps of {:?}", x.ne));
+        }
+        let x = self.flat(x);
+        let row = 4 * x.ne[0];
+        let nb = [4, row, row * x.ne[1], row * x.ne[1] * x.ne[2]];
+        let mut sum = None;
+        for tap in 0..taps {
+            let part = self.view(x, [out, time, x.ne[2], 1], nb, 4 * tap * out + tap * dilation * row);
+            sum = Some(match sum {
+                None => part,
+                Some(sum) => {
+                    let (Some(a), Some(b)) = (self.raw(sum), self.raw(part)) else { return part };
+                    // SAFETY: live f32 tensors of one shape whose rows have no gaps, which is all that ggml_add wants.
+                    self.op(|ctx| unsafe { sys::ggml_add(ctx, a, b) })
+                }
+            });
+        }
+        sum.unwrap_or(x)
     }
 
     /// Product, number by number; `b` is repeated to the shape of `a`.
@@ -287,7 +352,7 @@ impl<'a> Graph<'a> {
         // which is checked here for contiguous sources.
         let inside = unsafe {
             let last: usize = (0..4).map(|i| (ne[i].max(1) - 1) * nb[i]).sum::<usize>() + 4 + offset;
-            sys::ggml_is_contiguous(raw) && last <= sys::ggml_nbytes(raw)
+            (*raw).type_ == sys::GGML_TYPE_F32 && sys::ggml_is_contiguous(raw) && last <= sys::ggml_nbytes(raw)
         };
         if !inside || elements(&ne) == 0 {
             return self.fail(format!("a view of {ne:?} into {:?}", x.ne));
@@ -358,30 +423,30 @@ impl<'a> Graph<'a> {
     }
 
     /// Rows of a table `[width, rows]` by their numbers.
-    pub fn rows(&mut self, table: Node, ids: &[i32]) -> Node {
-        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < table.ne[1]);
-        if !ids.iter().all(known) || table.ne[2] * table.ne[3] != 1 {
+    pub fn rows(&mut self, table: Node, ids: Node) -> Node {
+        if !self.row_numbers(ids, table.ne[1]) || table.ne[2] * table.ne[3] != 1 {
             return self.fail(format!("rows of a table of {:?} that it does not have", table.ne));
         }
-        let ids = self.new_input(sys::GGML_TYPE_I32, shape(&[ids.len()]), ids.len(), Given::Ids(ids.to_vec()));
         let table = self.flat(table);
         let (Some(table), Some(raw)) = (self.raw(table), self.raw(ids)) else { return ids };
-        // SAFETY: a live f32 matrix and i32 ids below its number of rows (checked above).
+        // SAFETY: a live f32 matrix and i32 ids below its number of rows (checked above, and with every run).
         self.op(|ctx| unsafe { sys::ggml_get_rows(ctx, table, raw) })
     }
 
-    /// The windows of a strided convolution: `x` `[time, channels]` becomes `[taps · channels, windows]`, for a kernel
+    /// The windows of a convolution: `x` `[time, channels]` becomes `[taps · channels, windows]`, for a kernel
     /// `[taps, channels, out]`.
-    pub fn windows(&mut self, kernel: Node, x: Node, stride: usize, pad: usize) -> Node {
-        let fits = x.ne[0] + 2 * pad >= kernel.ne[0] && kernel.ne[1] == x.ne[1] && stride > 0;
+    pub fn windows(&mut self, kernel: Node, x: Node, stride: usize, pad: usize, dilation: usize) -> Node {
+        let reach = (kernel.ne[0] - 1) * dilation + 1;
+        let fits = x.ne[0] + 2 * pad >= reach && kernel.ne[1] == x.ne[1] && stride > 0 && dilation > 0;
         if !fits || x.ne[2] * x.ne[3] * kernel.ne[3] != 1 {
             return self.fail(format!("a convolution of {:?} with {:?}", x.ne, kernel.ne));
         }
         let x = self.flat(x);
         let (Some(kernel), Some(raw)) = (self.raw(kernel), self.raw(x)) else { return x };
-        let (stride, pad) = (stride as i32, pad as i32);
+        let (stride, pad, dilation) = (stride as i32, pad as i32, dilation as i32);
+        let f32 = sys::GGML_TYPE_F32;
         // SAFETY: live f32 tensors; channels agree and there is at least one window (checked above).
-        self.op(|ctx| unsafe { sys::ggml_im2col(ctx, kernel, raw, stride, 0, pad, 0, 1, 0, false, sys::GGML_TYPE_F32) })
+        self.op(|ctx| unsafe { sys::ggml_im2col(ctx, kernel, raw, stride, 0, pad, 0, dilation, 0, false, f32) })
     }
 
     /// Writes `value` over a whole tensor that stays, after all that this graph has read from it so far.
@@ -398,29 +463,36 @@ impl<'a> Graph<'a> {
 
     /// Writes rows `[n, ids, h, b]` over the rows `ids` of dimension 1 of a tensor `[n, rows, h, b]` that stays; what is
     /// returned is the tensor after it.
-    pub fn store_rows(&mut self, rows: Node, ids: &[i32], target: Node) -> Node {
-        let known = |id: &i32| usize::try_from(*id).is_ok_and(|id| id < target.ne[1]);
-        let fits = [0, 2, 3].iter().all(|&i| rows.ne[i] == target.ne[i]) && rows.ne[1] == ids.len();
-        if !fits || !ids.iter().all(known) {
+    pub fn store_rows(&mut self, rows: Node, ids: Node, target: Node) -> Node {
+        let fits = [0, 2, 3].iter().all(|&i| rows.ne[i] == target.ne[i]) && rows.ne[1] == ids.ne[0];
+        if !fits || !self.row_numbers(ids, target.ne[1]) {
             return self.fail(format!("rows {:?} into {:?}", rows.ne, target.ne));
         }
         let rows = self.flat(rows);
-        let ids = self.new_input(sys::GGML_TYPE_I32, shape(&[ids.len()]), ids.len(), Given::Ids(ids.to_vec()));
         let (Some(rows), Some(raw), Some(target)) = (self.raw(rows), self.raw(ids), self.raw(target)) else {
             return ids;
         };
-        // SAFETY: live f32 tensors and i32 ids below the number of rows; shapes agree (checked above).
+        // SAFETY: live f32 tensors and i32 ids below the number of rows; shapes agree (checked above, ids
+        // also with every run).
         let done = self.op(|ctx| unsafe { sys::ggml_set_rows(ctx, target, rows, raw) });
         self.stores.extend(self.nodes.get(done.at).copied());
         done
     }
 
-    /// Runs the graph and reads the results, each in memory order.
+    /// Runs the graph once and reads the results, each in memory order.
     ///
     /// # Errors
     /// `speech_compute` for the first mistake that was made while building, and when the device fails;
     /// `speech_memory` when it has no room.
-    pub fn run(mut self, results: &[Node]) -> Result<Vec<Vec<f32>>> {
+    pub fn run(self, results: &[Node]) -> Result<Vec<Vec<f32>>> {
+        self.plan(results)?.once(&[])
+    }
+
+    /// Makes a computation of it that can be run.
+    ///
+    /// # Errors
+    /// `speech_compute` for the first mistake that was made while building.
+    pub fn plan(mut self, results: &[Node]) -> Result<Plan<'a>> {
         let mut outputs = Vec::new();
         for node in results {
             let node = self.flat(*node);
@@ -430,12 +502,10 @@ impl<'a> Graph<'a> {
             return Err(error);
         }
         let device = self.device.clone();
-        let _turn = device.turn();
-        let sched = device.0.sched.as_ptr();
-        // SAFETY: context, tensors and scheduler are live; the graph has room for NODES nodes, and no more were made;
-        // outputs are flagged before allocation so that their memory is not reused; inputs are set after it and have
-        // their sizes (checked when they were made); reads are as large as the tensors (ggml-backend.h).
-        unsafe {
+        // SAFETY: context and tensors are live; the graph has room for NODES nodes, and no more were made; outputs are
+        // flagged before allocation so that their memory is not reused; nodes are read within their number
+        // (ggml.h, ggml-backend.h: ggml_backend_supports_op).
+        let (graph, direct) = unsafe {
             let graph = sys::ggml_new_graph_custom(self.descriptions.0.as_ptr(), NODES, false);
             for store in &self.stores {
                 sys::ggml_build_forward_expand(graph, store.as_ptr());
@@ -444,36 +514,22 @@ impl<'a> Graph<'a> {
                 sys::ggml_set_output(*raw);
                 sys::ggml_build_forward_expand(graph, *raw);
             }
-            sys::ggml_backend_sched_reset(sched);
-            if !sys::ggml_backend_sched_alloc_graph(sched, graph) {
-                return Err(Error::unavailable(
-                    "speech_memory",
-                    format!("{} has no room to compute in", device.name()),
-                )
-                .hint("free memory, or let speech run on the CPU"));
-            }
-            for (raw, given) in &self.inputs {
-                // An input that nothing uses got no memory.
-                if (*raw.as_ptr()).buffer.is_null() && (*raw.as_ptr()).data.is_null() {
-                    continue;
-                }
-                let (bytes, len) = match given {
-                    Given::Floats(values) => (values.as_ptr().cast(), values.len() * 4),
-                    Given::Ids(values) => (values.as_ptr().cast(), values.len() * 4),
-                };
-                sys::ggml_backend_tensor_set(raw.as_ptr(), bytes, 0, len);
-            }
-            let status = sys::ggml_backend_sched_graph_compute(sched, graph);
-            if status != sys::GGML_STATUS_SUCCESS {
-                return Err(failed(format!("{} failed ({status})", device.name())));
-            }
-            let mut out = Vec::with_capacity(outputs.len());
-            for (raw, len) in outputs {
-                let mut values = vec![0.0f32; len];
-                sys::ggml_backend_tensor_get(raw, values.as_mut_ptr().cast(), 0, len * 4);
-                out.push(values);
-            }
-            Ok(out)
-        }
+            let _turn = device.turn();
+            let first = device.0.backends[0].as_ptr();
+            let direct = (0..sys::ggml_graph_n_nodes(graph))
+                .all(|i| sys::ggml_backend_supports_op(first, sys::ggml_graph_node(graph, i)));
+            (graph, direct)
+        };
+        let graph = NonNull::new(graph).ok_or_else(|| failed("ggml made no graph"))?;
+        Ok(Plan {
+            device,
+            graph,
+            direct,
+            layout: None,
+            inputs: self.inputs,
+            outputs,
+            _uses: self.uses,
+            _descriptions: self.descriptions,
+        })
     }
 }

@@ -284,6 +284,8 @@ pub struct Want {
     /// Dimensions in the file, fastest first.
     pub dims: Vec<usize>,
     pub form: Form,
+    /// A matrix that only products use: may be held in 16 bits.
+    pub matrix: bool,
 }
 
 impl Want {
@@ -328,12 +330,16 @@ pub struct Wants(pub Vec<Want>);
 
 impl Wants {
     pub fn one(&mut self, name: String, dims: &[usize], form: Form) {
-        self.0.push(Want { name, dims: dims.to_vec(), form });
+        self.0.push(Want { name, dims: dims.to_vec(), form, matrix: false });
+    }
+
+    fn matrix(&mut self, name: &str, dims: &[usize], form: Form) {
+        self.0.push(Want { name: format!("{name}.weight"), dims: dims.to_vec(), form, matrix: true });
     }
 
     /// A matrix and its bias.
     pub fn linear(&mut self, name: &str, into: usize, out: usize) {
-        self.one(format!("{name}.weight"), &[into, out], Form::Plain);
+        self.matrix(name, &[into, out], Form::Plain);
         self.one(format!("{name}.bias"), &[out], Form::Plain);
     }
 
@@ -343,9 +349,15 @@ impl Wants {
         self.one(format!("{name}.bias"), &[width], Form::Plain);
     }
 
-    /// A convolution's kernel and bias.
+    /// Kernel and bias of a convolution over a few wide frames (`layers::conv`).
     pub fn conv(&mut self, name: &str, into: usize, out: usize, taps: usize) {
-        self.one(format!("{name}.weight"), &[taps, into, out], Form::Taps);
+        self.matrix(name, &[taps, into, out], Form::Taps);
+        self.one(format!("{name}.bias"), &[out], Form::Plain);
+    }
+
+    /// Kernel and bias of a convolution over a long signal (`layers::conv_same`).
+    pub fn conv_same(&mut self, name: &str, into: usize, out: usize, taps: usize) {
+        self.matrix(name, &[taps, into, out], Form::Plain);
         self.one(format!("{name}.bias"), &[out], Form::Plain);
     }
 
@@ -363,15 +375,31 @@ impl Wants {
         Ok(())
     }
 
-    /// Checks them and puts them onto a device.
+    /// Checks them and puts them onto a device; matrices in 16 bits, if that is how it is used.
     ///
     /// # Errors
     /// As [`check`](Self::check), of reading, and `speech_memory`.
     pub fn load(&self, file: &TensorFile, device: &Device) -> Result<Tensors> {
+        self.load_as(file, device, device.halves())
+    }
+
+    /// [`load`](Self::load) with all digits: for what is computed once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_exact(&self, file: &TensorFile, device: &Device) -> Result<Tensors> {
+        self.load_as(file, device, false)
+    }
+
+    fn load_as(&self, file: &TensorFile, device: &Device, half: bool) -> Result<Tensors> {
         self.check(file)?;
-        let targets: Vec<_> = self.0.iter().map(Want::target).collect();
-        let tensors = Tensors::new(device, &targets)?;
-        for (want, (target, _)) in self.0.iter().zip(&targets) {
+        let targets = self.0.iter().map(|want| {
+            let (name, ne) = want.target();
+            (name, ne, half && want.matrix)
+        });
+        let targets: Vec<_> = targets.collect();
+        let tensors = Tensors::of(device, &targets)?;
+        for (want, (target, _, _)) in self.0.iter().zip(&targets) {
             tensors.set(target, &want.arrange(file.floats(&want.name, None)?))?;
         }
         Ok(tensors)
@@ -403,10 +431,10 @@ mod tests {
     #[test]
     fn kernels_are_rearranged_tap_by_tap() {
         // [taps 2, in 2, out 1]
-        let want = Want { name: "w".into(), dims: vec![2, 2, 1], form: Form::Taps };
+        let want = Want { name: "w".into(), dims: vec![2, 2, 1], form: Form::Taps, matrix: false };
         assert_eq!(want.arrange(vec![1.0, 2.0, 3.0, 4.0]), [1.0, 3.0, 2.0, 4.0]);
         // [taps 3, out 1, in 2], stride 2: blocks of taps 0 1 and 2 –.
-        let want = Want { name: "w".into(), dims: vec![3, 1, 2], form: Form::Phases { stride: 2 } };
+        let want = Want { name: "w".into(), dims: vec![3, 1, 2], form: Form::Phases { stride: 2 }, matrix: false };
         assert_eq!(want.target().1, [2, 2, 2, 1]);
         assert_eq!(want.arrange(vec![1., 2., 3., 4., 5., 6.]), [1., 4., 2., 5., 3., 6., 0., 0.]);
     }

@@ -11,6 +11,7 @@ use super::encoder::KEPT_FRAMES;
 use super::ffi::{Graph, Node, Unary};
 use super::files::{TensorFile, Wants};
 use super::layers::{conv, gelu, layer_norm, linear, mish};
+use super::plan::{Plans, Value};
 use crate::error::{Error, Result};
 
 /// Weight of the guidance: `(1 + G) · conditional − G · unconditional`.
@@ -154,6 +155,21 @@ pub struct Flow {
     caches: Tensors,
     slots: Slots,
     prompt: FlowPrompt,
+    /// What the caches hold beyond the prompt's.
+    wear: Wear,
+    /// Length of whole windows in frames: their computations are kept.
+    window: usize,
+    plans: Plans,
+}
+
+/// How much of the prompt's caches is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wear {
+    None,
+    /// The convolutions' caches; frames lie beside the prompt's, and the mask hides them.
+    Little,
+    /// Frames have taken the place of the prompt's, or something has failed.
+    All,
 }
 
 const CACHES: [&str; 4] = ["keys", "values", "conv1", "conv2"];
@@ -163,7 +179,7 @@ fn cache_name(step: usize, block: usize, what: &str) -> String {
 }
 
 impl Flow {
-    /// Puts weights and caches onto a device; `longest` is the length of the longest chunk in frames.
+    /// Puts weights and caches onto a device; `window` is the length of a whole window in frames, `longest` of the longest.
     ///
     /// # Errors
     /// Of reading, `speech_compute` and `speech_memory`.
@@ -171,7 +187,7 @@ impl Flow {
         sizes: FlowSizes,
         file: &TensorFile,
         prompt: FlowPrompt,
-        longest: usize,
+        [window, longest]: [usize; 2],
         device: &Device,
     ) -> Result<Self> {
         let weights = sizes.wants().load(file, device)?;
@@ -184,15 +200,35 @@ impl Flow {
                     let conv = what.starts_with("conv");
                     let keys = [sizes.dim, capacity, sizes.heads, HALVES];
                     let ne = if conv { [sizes.width, BACK, HALVES, 1] } else { keys };
-                    wanted.push((cache_name(step, block, what), ne));
+                    wanted.push((cache_name(step, block, what), ne, device.halves() && !conv));
                 }
             }
         }
-        let caches = Tensors::new(device, &wanted)?;
+        let caches = Tensors::of(device, &wanted)?;
         let slots = Slots::new(prompt.frames, capacity);
-        let mut flow = Self { sizes, weights, modulation, caches, slots, prompt };
+        let mut flow = Self {
+            sizes,
+            weights,
+            modulation,
+            caches,
+            slots,
+            prompt,
+            wear: Wear::All,
+            window,
+            plans: Plans::default(),
+        };
         flow.begin()?;
         Ok(flow)
+    }
+
+    /// How many computations are kept.
+    pub fn kept(&self) -> usize {
+        self.plans.kept()
+    }
+
+    /// Bytes on the device: weights, caches.
+    pub fn bytes(&self) -> [usize; 2] {
+        [self.weights.bytes() + self.modulation.bytes(), self.caches.bytes()]
     }
 
     /// Steps of the caches.
@@ -211,18 +247,22 @@ impl Flow {
         self.slots.capacity
     }
 
-    /// Back to the prompt's caches; nothing of what was computed stays.
+    /// Back to the prompt's caches; nothing of what was computed counts any more. Only what has been lost is written again:
+    /// all of it is some 300 MB.
     ///
     /// # Errors
     /// `speech_compute` when the device fails.
     pub fn begin(&mut self) -> Result<()> {
         self.slots = Slots::new(self.prompt.frames, self.slots.capacity);
+        if self.wear == Wear::None {
+            return Ok(());
+        }
         let s = &self.sizes;
         let (from, to) = (s.dim * self.prompt.frames, s.dim * self.slots.capacity);
         let mut whole = vec![0.0; to * s.heads * HALVES];
         for (i, (attention, convolution)) in self.prompt.attention.iter().zip(&self.prompt.convolution).enumerate() {
             let (step, block) = (i / s.blocks, i % s.blocks);
-            for (values, what) in attention.iter().zip(&CACHES[..2]) {
+            for (values, what) in attention.iter().zip(&CACHES[..2]).filter(|_| self.wear == Wear::All) {
                 for (to, from) in whole.chunks_exact_mut(to).zip(values.chunks_exact(from)) {
                     to[..from.len()].copy_from_slice(from);
                 }
@@ -232,6 +272,7 @@ impl Flow {
                 self.caches.set(&cache_name(step, block, what), values)?;
             }
         }
+        self.wear = Wear::None;
         Ok(())
     }
 
@@ -277,6 +318,9 @@ impl Flow {
                 format!("a chunk of {frames} frames does not fit the caches"),
             ));
         };
+        // Until it has gone well: what a failure leaves in a cache might be no number, which a mask does not hide.
+        let wear = self.wear;
+        self.wear = Wear::All;
         let mut mask = vec![f32::NEG_INFINITY; self.slots.capacity];
         for slot in slots.iter().chain(self.slots.order()) {
             mask[*slot] = 0.0;
@@ -297,12 +341,17 @@ impl Flow {
             }
         }
         self.slots.push(&slots);
+        if x.iter().any(|x| !x.is_finite()) {
+            return Err(Error::internal("speech_not_finite", "the flow's mel holds no number somewhere"));
+        }
+        let lost = slots.iter().any(|slot| *slot < self.prompt.frames);
+        self.wear = wear.max(if lost { Wear::All } else { Wear::Little });
         Ok(x)
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of one chunk")]
     fn step(
-        &self,
+        &mut self,
         device: &Device,
         step: usize,
         x: &[f32],
@@ -323,26 +372,41 @@ impl Flow {
                 row[2 * s.mel..3 * s.mel].copy_from_slice(speaker);
             }
         }
-        let mut g = Graph::new(device)?;
-        let x = g.input(input, &[4 * s.mel, frames, HALVES]);
-        let mask = g.input(mask, &[self.slots.capacity, frames]);
-        let m = g.stored(&self.modulation, &step.to_string());
-        let mut x = linear(&mut g, &self.weights, "estimator.in_proj", x);
-        for block in 0..s.blocks {
-            x = self.block(&mut g, step, block, x, m, ids, mask);
-        }
-        let h = modulated(&mut g, x, m, 9 * s.blocks);
-        let velocity = linear(&mut g, &self.weights, "estimator.final_layer.linear", h);
-        let mut done = g.run(&[velocity])?;
-        Ok(done.pop().unwrap_or_default())
+        let net = Net { sizes: &self.sizes, weights: &self.weights, caches: &self.caches };
+        let (modulation, capacity) = (&self.modulation, self.slots.capacity);
+        let build = |g: &mut Graph<'static>| {
+            let x = g.later(&[4 * s.mel, frames, HALVES]);
+            let mask = g.later(&[capacity, frames]);
+            let ids = g.later_ids(frames, capacity);
+            let m = g.stored(modulation, &step.to_string());
+            let mut x = linear(g, net.weights, "estimator.in_proj", x);
+            for block in 0..s.blocks {
+                x = net.block(g, step, block, x, m, ids, mask);
+            }
+            let h = modulated(g, x, m, 9 * s.blocks);
+            vec![linear(g, net.weights, "estimator.final_layer.linear", h)]
+        };
+        let key = (frames == self.window).then_some([step, frames]);
+        let values = [Value::Floats(&input), Value::Floats(mask), Value::Ids(ids)];
+        Ok(self.plans.run(device, key, &values, build)?.pop().unwrap_or_default())
     }
+}
 
+/// What one step is computed with.
+#[derive(Clone, Copy)]
+struct Net<'a> {
+    sizes: &'a FlowSizes,
+    weights: &'a Tensors,
+    caches: &'a Tensors,
+}
+
+impl Net<'_> {
     /// One block on `[width, frames, halves]`: attention, convolution, feed-forward, each modulated and gated.
     #[expect(clippy::too_many_arguments, reason = "all of one step")]
-    fn block(&self, g: &mut Graph<'_>, step: usize, block: usize, x: Node, m: Node, ids: &[i32], mask: Node) -> Node {
-        let (w, p) = (&self.weights, format!("estimator.blocks.{block}."));
+    fn block(&self, g: &mut Graph<'_>, step: usize, block: usize, x: Node, m: Node, ids: Node, mask: Node) -> Node {
+        let (w, p) = (self.weights, format!("estimator.blocks.{block}."));
         let at = 9 * block;
-        let cache = |g: &mut Graph<'_>, what: &str| g.stored(&self.caches, &cache_name(step, block, what));
+        let cache = |g: &mut Graph<'_>, what: &str| g.stored(self.caches, &cache_name(step, block, what));
         let caches = CACHES.map(|what| cache(g, what));
         let h = modulated(g, x, m, at);
         let y = self.attention(g, &p, h, [caches[0], caches[1]], ids, mask);
@@ -360,9 +424,9 @@ impl Flow {
         gated(g, x, y, m, at + 5)
     }
 
-    fn attention(&self, g: &mut Graph<'_>, p: &str, h: Node, cache: [Node; 2], ids: &[i32], mask: Node) -> Node {
-        let (s, w) = (&self.sizes, &self.weights);
-        let frames = ids.len();
+    fn attention(&self, g: &mut Graph<'_>, p: &str, h: Node, cache: [Node; 2], ids: Node, mask: Node) -> Node {
+        let (s, w) = (self.sizes, self.weights);
+        let frames = ids.ne[0];
         // [width, frames, halves] to [dim, frames, heads, halves].
         let project = |g: &mut Graph<'_>, name: &str, norm: Option<&str>| {
             let y = linear(g, w, &format!("{p}attn.{name}"), h);
@@ -424,7 +488,7 @@ fn times(steps: usize) -> Vec<f64> {
 /// Everything that depends on the time alone: for each step a tensor with shift, 1 + scale and gate of attention,
 /// feed-forward and convolution of every block, then shift and 1 + scale of the last layer.
 fn modulation(sizes: &FlowSizes, file: &TensorFile, steps: usize, device: &Device) -> Result<Tensors> {
-    let w = sizes.time_wants().load(file, device)?;
+    let w = sizes.time_wants().load_exact(file, device)?;
     let columns = 9 * sizes.blocks + 2;
     let wanted: Vec<_> = (0..steps).map(|i| (i.to_string(), [sizes.width, columns, 1, 1])).collect();
     let out = Tensors::new(device, &wanted)?;

@@ -63,6 +63,12 @@ impl LanguageFile {
         sizes.check(&file)?;
         Ok(Self { file, sizes })
     }
+
+    /// Its matrices are of 16-bit floats.
+    #[cfg(test)]
+    pub fn halves(&self) -> bool {
+        self.file.header.tensor("blk.0.attn_q.weight").is_some_and(|t| t.ggml == GgmlType::F16)
+    }
 }
 
 impl LanguageSizes {

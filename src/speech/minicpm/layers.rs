@@ -18,35 +18,28 @@ pub fn layer_norm(g: &mut Graph<'_>, w: &Tensors, name: &str, x: Node, eps: f32)
     g.add(y, bias)
 }
 
-/// A convolution without padding: `[in, time, …]` gives `[out, time − (taps − 1) · dilation, …]`. One product for each
-/// tap; ggml's own 1-D convolution rounds to 16 bits on the way.
+/// A convolution without padding: `[in, time, …]` gives `[out, time − (taps − 1) · dilation, …]`. One product for all taps
+/// of all frames, then sums; ggml's own 1-D convolution rounds to 16 bits on the way. The kernel is laid out by
+/// `Form::Taps`.
 pub fn conv(g: &mut Graph<'_>, w: &Tensors, name: &str, x: Node, dilation: usize) -> Node {
     let (kernel, bias) = (g.stored(w, &format!("{name}.weight")), g.stored(w, &format!("{name}.bias")));
-    let taps = kernel.ne[2];
-    let time = x.ne[1].saturating_sub((taps - 1) * dilation);
-    let x = g.flat(x);
-    let mut sum = None;
-    for tap in 0..taps {
-        let matrix = g.slice(kernel, 2, tap, 1);
-        let part = g.slice(x, 1, tap * dilation, time);
-        let y = g.mul_mat(matrix, part);
-        sum = Some(match sum {
-            None => y,
-            Some(sum) => g.add(sum, y),
-        });
-    }
-    match sum {
-        Some(sum) => g.add(sum, bias),
-        None => x,
-    }
+    let [into, out, taps, _] = kernel.ne;
+    let kernel = g.reshape(kernel, &[into, out * taps]);
+    let y = g.mul_mat(kernel, x);
+    let y = g.sum_taps(y, taps, dilation);
+    g.add(y, bias)
 }
 
-/// [`conv`] with `(taps − 1) · dilation / 2` zeros on both sides, so that the length stays.
+/// A convolution with `(taps − 1) · dilation / 2` zeros on both sides, so that the length stays. One product with the
+/// windows of all frames: for long signals and narrow channels. The kernel lies as in the file.
 pub fn conv_same(g: &mut Graph<'_>, w: &Tensors, name: &str, x: Node, dilation: usize) -> Node {
-    let taps = g.stored(w, &format!("{name}.weight")).ne[2];
-    let pad = (taps - 1) * dilation / 2;
-    let x = g.pad(x, pad, pad);
-    conv(g, w, name, x, dilation)
+    let (kernel, bias) = (g.stored(w, &format!("{name}.weight")), g.stored(w, &format!("{name}.bias")));
+    let [taps, into, out, _] = kernel.ne;
+    let x = g.permute(x, [1, 0, 2, 3]);
+    let windows = g.windows(kernel, x, 1, (taps - 1) * dilation / 2, dilation);
+    let kernel = g.reshape(kernel, &[taps * into, out]);
+    let y = g.mul_mat(kernel, windows);
+    g.add(y, bias)
 }
 
 /// A transposed convolution of kernel `[in, out · stride, blocks]` (`Form::Phases`) and `taps` taps, cropped by

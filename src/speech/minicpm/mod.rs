@@ -18,6 +18,8 @@ mod layers;
 #[path = "model/ffi.rs"]
 mod model;
 mod noise;
+#[path = "plan/ffi.rs"]
+mod plan;
 mod projector;
 mod sampler;
 mod source;

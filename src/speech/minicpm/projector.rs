@@ -2,15 +2,18 @@
 //! token's own row. Source: `MiniCPMTTS` of MiniCPM-o 4.5's own Python (`hidden_text_merge`, normalised).
 //! Not here: the rows (`language`).
 
+use super::chunks::CHUNK;
 use super::device::{Device, Tensors};
 use super::ffi::Graph;
 use super::files::{Role, SpeechFiles, TensorFile, Wants};
 use super::layers::linear;
+use super::plan::{Plans, Value};
 use crate::error::{Error, Result};
 
 /// The projector's weights.
 pub struct Projector {
     weights: Tensors,
+    plans: Plans,
     /// Width of the big model's hidden state.
     pub input: usize,
     /// Width of the speech model.
@@ -52,14 +55,25 @@ impl Projector {
     /// # Errors
     /// Of reading, and `speech_memory`.
     pub fn load(file: &ProjectorFile, device: &Device) -> Result<Self> {
-        Ok(Self { weights: file.wants().load(&file.file, device)?, input: file.input, width: file.width })
+        let weights = file.wants().load_exact(&file.file, device)?;
+        Ok(Self { weights, plans: Plans::default(), input: file.input, width: file.width })
+    }
+
+    /// How many computations are kept.
+    pub fn kept(&self) -> usize {
+        self.plans.kept()
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes()
     }
 
     /// Condition rows `[width, tokens]` from hidden states `[input, tokens]` and rows of the text table.
     ///
     /// # Errors
     /// `speech_input` when the two do not fit together or a state holds no number, or `speech_compute`.
-    pub fn conditions(&self, device: &Device, hidden: &[f32], text: &[f32]) -> Result<Vec<f32>> {
+    pub fn conditions(&mut self, device: &Device, hidden: &[f32], text: &[f32]) -> Result<Vec<f32>> {
         let tokens = text.len() / self.width;
         if hidden.len() != tokens * self.input || text.len() != tokens * self.width || tokens == 0 {
             let what = format!("{} numbers of hidden states for {tokens} tokens", hidden.len());
@@ -68,14 +82,18 @@ impl Projector {
         if hidden.iter().any(|x| !x.is_finite()) {
             return Err(Error::internal("speech_input", "a hidden state holds no number somewhere"));
         }
-        let mut g = Graph::new(device)?;
-        let x = g.input(hidden, &[self.input, tokens]);
-        let text = g.input(text, &[self.width, tokens]);
-        let x = linear(&mut g, &self.weights, "linear1", x);
-        let x = g.leaky(x, 0.0);
-        let x = linear(&mut g, &self.weights, "linear2", x);
-        let x = g.unit(x, 1e-12);
-        let x = g.add(x, text);
-        Ok(g.run(&[x])?.pop().unwrap_or_default())
+        let (w, input, width) = (&self.weights, self.input, self.width);
+        let build = |g: &mut Graph<'static>| {
+            let x = g.later(&[input, tokens]);
+            let text = g.later(&[width, tokens]);
+            let x = linear(g, w, "linear1", x);
+            let x = g.leaky(x, 0.0);
+            let x = linear(g, w, "linear2", x);
+            let x = g.unit(x, 1e-12);
+            vec![g.add(x, text)]
+        };
+        let key = (tokens == CHUNK).then_some([tokens, 0]);
+        let values = [Value::Floats(hidden), Value::Floats(text)];
+        Ok(self.plans.run(device, key, &values, build)?.pop().unwrap_or_default())
     }
 }

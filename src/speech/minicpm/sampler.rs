@@ -53,24 +53,36 @@ impl SpeechSampling {
             let alpha = self.repetition_penalty.powi(count);
             *x = if *x < 0.0 { *x * alpha } else { *x / alpha };
         }
-        // Ascending; the least likely go while they add up to 1 − p at most.
-        let mut order: Vec<usize> = (0..x.len()).collect();
-        order.sort_by(|a, b| x[*a].total_cmp(&x[*b]));
-        let p = softmax(&x);
-        let mut sum = 0.0f32;
-        for i in &order[..x.len().saturating_sub(self.keep)] {
-            sum += p[*i];
-            if sum <= 1.0 - self.top_p {
-                x[*i] = f32::NEG_INFINITY;
-            }
-        }
+        // Only the likeliest `k` can be left, with those as likely as the last of them; the others count by their sum alone.
         let k = self.top_k.max(self.keep).clamp(1, x.len().max(1));
-        let mut sorted = x.clone();
-        sorted.sort_by(|a, b| b.total_cmp(a));
-        if let Some(least) = sorted.get(k - 1).copied() {
-            x.iter_mut().filter(|x| **x < least).for_each(|x| *x = f32::NEG_INFINITY);
+        let mut likeliest = x.clone();
+        let Some((_, least, _)) =
+            (k <= x.len()).then(|| likeliest.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)))
+        else {
+            return x;
+        };
+        let least = *least;
+        let mut left: Vec<usize> = (0..x.len()).filter(|i| x[*i] >= least).collect();
+        left.sort_unstable_by(|a, b| x[*b].total_cmp(&x[*a]).then(b.cmp(a)));
+        let most = left.first().map_or(0.0, |i| x[*i]);
+        let whole: f64 = x.iter().map(|x| f64::from((x - most).exp())).sum();
+        // From the least likely on, codes go while they add up to 1 − p at most: seen from the likeliest, a code goes when
+        // it and all less likely ones do.
+        let (mut rest, mut kept) = (whole, 0);
+        for i in &left {
+            if kept >= self.keep && rest <= (1.0 - f64::from(self.top_p)) * whole {
+                break;
+            }
+            rest -= f64::from((x[*i] - most).exp());
+            kept += 1;
         }
-        softmax(&x)
+        left.truncate(kept);
+        left.sort_unstable();
+        let powers: Vec<f32> = left.iter().map(|i| (x[*i] - most).exp()).collect();
+        let sum: f32 = powers.iter().sum();
+        let mut out = vec![0.0; x.len()];
+        left.iter().zip(powers).for_each(|(i, power)| out[*i] = power / sum);
+        out
     }
 
     /// Draws a code.

@@ -34,19 +34,49 @@ pub fn sines(f0: &[f32], mut noise: impl FnMut() -> f32) -> Vec<f32> {
         }
     }
     let mut out = Vec::with_capacity(f0.len() * HOP * HARMONICS);
+    // Phases stand for the middle of their frames; between them they are interpolated, so that from one sample to the next
+    // a sine turns by the same angle.
+    let half = HOP / 2;
+    let mut turn: [Turning; HARMONICS] = std::array::from_fn(|_| Turning::default());
     for n in 0..f0.len() * HOP {
-        // Phases stand for the middle of their frames; between them they are interpolated.
-        let at = ((n as f64 + 0.5) / HOP as f64 - 0.5).max(0.0);
-        let left = at as usize;
-        let (part, right) = (at - left as f64, (left + 1).min(f0.len() - 1));
+        if n == 0 || n % HOP == half {
+            let left = (n + half) / HOP - usize::from(n >= half);
+            let (left, right) = if n < half { (0, 0) } else { (left, (left + 1).min(f0.len() - 1)) };
+            let part = if n < half { 0.0 } else { 0.5 / HOP as f64 };
+            for (h, turn) in turn.iter_mut().enumerate() {
+                let step = (phase[right][h] - phase[left][h]) / HOP as f64;
+                *turn = Turning::new(phase[left][h] * (1.0 - part) + phase[right][h] * part, step);
+            }
+        }
         let voiced = f0[n / HOP] > VOICED;
-        for h in 0..HARMONICS {
-            let phase = phase[left][h] * (1.0 - part) + phase[right][h] * part;
-            let (sine, level) = if voiced { (0.1 * phase.sin(), 0.003) } else { (0.0, 0.1 / 3.0) };
+        let level = if voiced { 0.003 } else { 0.1 / 3.0 };
+        for turn in &mut turn {
+            let sine = if voiced { 0.1 * turn.sine } else { 0.0 };
             out.push((sine + f64::from(noise()) * level) as f32);
+            turn.step();
         }
     }
     out
+}
+
+/// A sine that turns by the same angle with each step.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turning {
+    sine: f64,
+    cosine: f64,
+    step: (f64, f64),
+}
+
+impl Turning {
+    fn new(phase: f64, step: f64) -> Self {
+        let (sine, cosine) = phase.sin_cos();
+        Self { sine, cosine, step: step.sin_cos() }
+    }
+
+    fn step(&mut self) {
+        let (s, c) = self.step;
+        (self.sine, self.cosine) = (self.sine * c + self.cosine * s, self.cosine * c - self.sine * s);
+    }
 }
 
 /// A periodic Hann window.
@@ -67,6 +97,10 @@ pub fn stft(signal: &[f32]) -> Vec<f32> {
     let (window, (cos, sin)) = (window(), circle());
     let half = POINTS / 2;
     let frames = signal.len() / STEP + 1;
+    let basis = |circle: [f64; POINTS]| -> [[f64; POINTS]; BINS] {
+        std::array::from_fn(|bin| std::array::from_fn(|i| circle[bin * i % POINTS] * window[i]))
+    };
+    let (real, imaginary) = (basis(cos), basis(sin.map(|x| -x)));
     let sample = |at: usize| {
         let i = at.abs_diff(half);
         let i = if i < signal.len() { i } else { 2 * (signal.len() - 1) - i };
@@ -74,15 +108,21 @@ pub fn stft(signal: &[f32]) -> Vec<f32> {
     };
     let mut out = vec![0.0; frames * 2 * BINS];
     for frame in 0..frames {
-        let x: [f64; POINTS] = std::array::from_fn(|i| sample(frame * STEP + i) * window[i]);
-        for bin in 0..BINS {
-            let (mut re, mut im) = (0.0, 0.0);
-            for (i, x) in x.iter().enumerate() {
-                re += x * cos[bin * i % POINTS];
-                im -= x * sin[bin * i % POINTS];
+        let from = frame * STEP;
+        let x: [f64; POINTS] = match from.checked_sub(half).and_then(|from| signal.get(from..from + POINTS)) {
+            Some(inside) => std::array::from_fn(|i| f64::from(inside[i])),
+            None => std::array::from_fn(|i| sample(from + i)),
+        };
+        let dot = |row: &[f64; POINTS]| -> f64 {
+            let mut sums = [0.0; 4];
+            for i in 0..POINTS {
+                sums[i % 4] += x[i] * row[i];
             }
-            out[bin * frames + frame] = re as f32;
-            out[(BINS + bin) * frames + frame] = im as f32;
+            sums[0] + sums[1] + sums[2] + sums[3]
+        };
+        for bin in 0..BINS {
+            out[bin * frames + frame] = dot(&real[bin]) as f32;
+            out[(BINS + bin) * frames + frame] = dot(&imaginary[bin]) as f32;
         }
     }
     out
@@ -95,21 +135,24 @@ pub fn istft(spectrum: &[f32]) -> Vec<f32> {
     let frames = spectrum.len() / (2 * BINS);
     let mut sum = vec![0.0f64; POINTS + STEP * frames.saturating_sub(1)];
     let mut weight = vec![0.0f64; sum.len()];
+    // The first and last bin are real; the others stand for their mirror images too.
+    let share = |bin: usize| if bin == 0 || bin == BINS - 1 { 1.0 } else { 2.0 } / POINTS as f64;
+    let basis = |circle: [f64; POINTS]| -> [[f64; POINTS]; BINS] {
+        std::array::from_fn(|bin| std::array::from_fn(|i| share(bin) * circle[bin * i % POINTS] * window[i]))
+    };
+    let (real, imaginary) = (basis(cos), basis(sin.map(|x| -x)));
     for (frame, row) in spectrum.chunks_exact(2 * BINS).enumerate() {
-        let mut re = [0.0f64; BINS];
-        let mut im = [0.0f64; BINS];
+        let mut x = [0.0f64; POINTS];
         for bin in 0..BINS {
             let magnitude = f64::from(row[bin].exp().min(LOUDEST));
             let (s, c) = f64::from(row[BINS + bin].sin()).sin_cos();
-            (re[bin], im[bin]) = (magnitude * c, magnitude * s);
+            let (re, im) = (magnitude * c, magnitude * s);
+            for i in 0..POINTS {
+                x[i] += re * real[bin][i] + im * imaginary[bin][i];
+            }
         }
         for i in 0..POINTS {
-            // The first and last bin are real; the others stand for their mirror images too.
-            let mut x = re[0] + re[BINS - 1] * cos[(BINS - 1) * i % POINTS];
-            for bin in 1..BINS - 1 {
-                x += 2.0 * (re[bin] * cos[bin * i % POINTS] - im[bin] * sin[bin * i % POINTS]);
-            }
-            sum[frame * STEP + i] += x / POINTS as f64 * window[i];
+            sum[frame * STEP + i] += x[i];
             weight[frame * STEP + i] += window[i] * window[i];
         }
     }

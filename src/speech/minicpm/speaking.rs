@@ -171,6 +171,13 @@ impl Worker {
             }
             if let Some(ticket) = self.next() {
                 self.speak(&mut voice, &ticket);
+                // What the last utterance has left goes now, and not when somebody waits for the next one.
+                if self.current.is_none()
+                    && self.ill.is_none()
+                    && let Err(error) = voice.rest()
+                {
+                    self.unwell(&error);
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! [`Synthesizer::finish`]. One thread uses it; another may cancel. Not here: the stages.
 
 use super::chunks::{CHUNK, Chunker, TextChunk};
-use super::device::Device;
+use super::device::{Device, Half, Uses};
 use super::files::SpeechFiles;
 use super::language::{Language, LanguageFile};
 use super::model::ContextSizes;
@@ -35,12 +35,27 @@ pub struct Options {
     pub sampling: SpeechSampling,
     /// The speech model writes codes while the sound of those before is made. The samples are the same.
     pub side_by_side: bool,
+    /// Computations are kept for their next run, and on a GPU everything runs a few times while loading, so that the first
+    /// utterance takes no longer than the others.
+    pub keep: bool,
+    /// On a GPU, the sound's large matrices and caches are held in 16-bit floats: half the memory.
+    pub half: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let sampling = SpeechSampling::default();
-        Self { gpu: true, threads: 2, positions: 4096, exact: false, steps: None, sampling, side_by_side: true }
+        Self {
+            gpu: true,
+            threads: 2,
+            positions: 4096,
+            exact: false,
+            steps: None,
+            sampling,
+            side_by_side: true,
+            keep: true,
+            half: true,
+        }
     }
 }
 
@@ -167,7 +182,8 @@ impl Synthesizer {
     pub fn load(files: &SpeechFiles, options: &Options) -> Result<Self> {
         let opened = Opened::open(files, options.steps)?;
         let threads = options.threads.clamp(1, 256);
-        let device = Device::open(options.gpu, threads)?;
+        let half = if options.half { Half::OnGpu } else { Half::Nowhere };
+        let device = Device::open(options.gpu, threads, Uses { keep: options.keep, half })?;
         let context = ContextSizes {
             positions: options.positions,
             threads: i32::try_from(threads).unwrap_or(1),
@@ -175,7 +191,7 @@ impl Synthesizer {
             exact: options.exact,
         };
         let silence = opened.language.sizes.silence;
-        Ok(Self {
+        let mut own = Self {
             projector: Projector::load(&opened.projector, &device)?,
             language: Language::load(opened.language, context)?,
             sound: Token2Wav::load(&opened.sound, silence, &device)?,
@@ -188,7 +204,42 @@ impl Synthesizer {
             random: Random::new(0, SAMPLER),
             cancel: CancelFlag::default(),
             times: Times::default(),
-        })
+        };
+        if options.keep && own.device.is_card() {
+            own.warm()?;
+        }
+        Ok(own)
+    }
+
+    /// Runs every part as often as it takes until it is ready for the first utterance.
+    fn warm(&mut self) -> Result<()> {
+        // Of the sound first: what is kept lies in memory that grows with the largest of it.
+        self.sound.warm()?;
+        let width = self.projector.input;
+        for _ in 0..3 {
+            self.language.begin();
+            let text = self.language.text_rows(&[0; CHUNK])?;
+            let rows = self.projector.conditions(&self.device, &vec![1.0; CHUNK * width], &text)?;
+            self.language.condition(rows, false)?;
+            for _ in 0..CHUNK {
+                self.language.code(0)?;
+            }
+        }
+        self.language.begin();
+        Ok(())
+    }
+
+    /// How many computations are kept; none when the device can't do all of one without the CPU.
+    pub fn computations(&self) -> usize {
+        self.projector.kept() + self.sound.kept()
+    }
+
+    /// Bytes on the device by what takes them, without the speech model and what the device's driver needs for itself.
+    pub fn bytes(&self) -> Vec<(&'static str, usize)> {
+        let mut out = vec![("projector", self.projector.bytes())];
+        out.extend(self.sound.bytes());
+        out.push(("computing", self.device.computing()));
+        out
     }
 
     /// Width of the hidden states that [`push`](Self::push) takes: the language model's.
@@ -218,6 +269,16 @@ impl Synthesizer {
         self.times = Times::default();
         self.stage = Stage::Speaking;
         Ok(self.cancel.clone())
+    }
+
+    /// Makes ready for the next utterance, which then begins sooner. Ends one that is not finished.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn rest(&mut self) -> Result<()> {
+        self.begin(0)?;
+        self.stage = Stage::Idle;
+        Ok(())
     }
 
     /// Takes text tokens of the reply (without its terminator) and their hidden states: the last layer's output after

@@ -1,13 +1,15 @@
 //! Every stage against the numpy reference, on the narrow set of tests/data/tts (scripts/tts/make_golden.py).
 
-use super::device::{Device, Tensors};
+use super::device::{Device, Half, Tensors, Uses};
 use super::ffi::{Graph, Unary};
 use super::language::{Language, LanguageFile};
 use super::model::ContextSizes;
+use super::plan::{Plans, Value};
 use super::projector::{Projector, ProjectorFile};
 use super::sampler::SpeechSampling;
 use super::source::{HARMONICS, sines};
-use super::token2wav::{SAMPLES_PER_CODE, SoundFiles, Token2Wav};
+use super::token2wav::{SAMPLES_PER_CODE, Seen, SoundFiles, Token2Wav};
+use super::vocoder::Voiced;
 use super::{Options, SpeechFiles, Synthesizer};
 use crate::models::gguf::Header;
 use std::path::PathBuf;
@@ -28,7 +30,83 @@ fn threads() -> usize {
 }
 
 fn device() -> Device {
-    Device::open(std::env::var_os("SPEECH_GPU").is_some(), threads()).unwrap()
+    Device::open(std::env::var_os("SPEECH_GPU").is_some(), threads(), uses()).unwrap()
+}
+
+/// As the program uses a device; SPEECH_HALF=0 has all numbers in 32 bits.
+fn uses() -> Uses {
+    Uses { keep: true, half: if half() { Half::OnGpu } else { Half::Nowhere } }
+}
+
+fn half() -> bool {
+    std::env::var_os("SPEECH_HALF").is_none_or(|v| v != "0")
+}
+
+fn on_card() -> bool {
+    device().is_card()
+}
+
+/// How far off each stage may be, given the reference's input.
+struct Tolerances {
+    conditions: f32,
+    mu: f32,
+    velocity: f32,
+    mel: f32,
+    flow_cache: f32,
+    encoder_cache: f32,
+    /// Hz.
+    f0: f32,
+    source: f32,
+    wave: f32,
+}
+
+/// Of a CPU: sums of 32-bit floats in another order.
+const SUMS: Tolerances = Tolerances {
+    conditions: 1e-5,
+    mu: 5e-5,
+    velocity: 1e-4,
+    mel: 1e-4,
+    flow_cache: 1e-4,
+    encoder_cache: 5e-5,
+    f0: 1e-3,
+    source: 2e-4,
+    wave: 1e-4,
+};
+/// Of a GPU whose products are of 32-bit floats (NVIDIA_TF32_OVERRIDE=0 and SPEECH_HALF=0). Products with up to sixteen
+/// columns go through ggml's own kernel, which rounds to TF32 whatever cuBLAS is told; conditions are such.
+const CARD: Tolerances = Tolerances {
+    conditions: 1e-3,
+    mu: 5e-4,
+    velocity: 1e-3,
+    mel: 1e-3,
+    flow_cache: 1e-3,
+    encoder_cache: 5e-4,
+    f0: 1e-1,
+    source: 2e-4,
+    wave: 1e-3,
+};
+/// Of a GPU as the program uses it: both sides of a product have 11 binary digits (TF32, and 16-bit floats as they are
+/// stored), that is 5e-4 of each number, and errors add up over layers. The source is computed by the host, from the
+/// reference's pitch here.
+const ROUNDED: Tolerances = Tolerances {
+    conditions: 1e-3,
+    mu: 1e-2,
+    velocity: 1e-2,
+    mel: 1e-2,
+    flow_cache: 1e-2,
+    encoder_cache: 1e-2,
+    f0: 0.5,
+    source: 2e-4,
+    wave: 1e-2,
+};
+
+fn tolerances() -> Tolerances {
+    let whole = std::env::var_os("NVIDIA_TF32_OVERRIDE").is_some_and(|v| v == "0") && !half();
+    match (on_card(), whole) {
+        (false, _) => SUMS,
+        (true, true) => CARD,
+        (true, false) => ROUNDED,
+    }
 }
 
 /// What the reference has computed.
@@ -62,6 +140,28 @@ impl Golden {
     }
 }
 
+/// Comparisons that all take place before the first that is off fails the test.
+#[derive(Default)]
+struct Compared(Vec<String>);
+
+impl Compared {
+    fn near(&mut self, what: &str, mine: &[f32], theirs: &[f32], tolerance: f32) {
+        if mine.len() != theirs.len() || mine.iter().any(|x| !x.is_finite()) {
+            return self.0.push(format!("{what}: {} numbers for {}, or some are none", mine.len(), theirs.len()));
+        }
+        let worst = mine.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("{what}: {worst:.2e} of {tolerance:.0e}");
+        if worst > tolerance {
+            self.0.push(format!("{what}: {worst:e} is more than {tolerance:e}"));
+        }
+    }
+
+    #[track_caller]
+    fn done(self) {
+        assert!(self.0.is_empty(), "{}", self.0.join("\n"));
+    }
+}
+
 /// Fails when any number is further off than `tolerance`; says how far the worst is (`--nocapture` shows it).
 #[track_caller]
 fn near(what: &str, mine: &[f32], theirs: &[f32], tolerance: f32) {
@@ -76,15 +176,15 @@ fn near(what: &str, mine: &[f32], theirs: &[f32], tolerance: f32) {
 fn conditions_equal_the_reference() {
     let (golden, device) = (Golden::open(), device());
     let file = ProjectorFile::open(&files()).unwrap();
-    let projector = Projector::load(&file, &device).unwrap();
+    let mut projector = Projector::load(&file, &device).unwrap();
     let language = Language::load(LanguageFile::open(&files()).unwrap(), exact()).unwrap();
     let text = language.text_rows(&golden.ints("cond.tokens")).unwrap();
     let rows = projector.conditions(&device, &golden.floats("cond.hidden"), &text).unwrap();
-    near("conditions", &rows, &golden.floats("cond.rows"), 1e-5);
+    near("conditions", &rows, &golden.floats("cond.rows"), tolerances().conditions);
 }
 
 fn exact() -> ContextSizes {
-    ContextSizes { positions: 512, threads: 1, gpu_layers: 0, exact: true }
+    ContextSizes { positions: 512, threads: 1, gpu_layers: if on_card() { -1 } else { 0 }, exact: true }
 }
 
 /// Logits after every decode of the reference's two text chunks, codes given.
@@ -118,15 +218,20 @@ fn the_speech_models_logits_equal_the_reference() {
     let theirs = golden.floats("lm.logits");
     let mut language = Language::load(LanguageFile::open(&files()).unwrap(), exact()).unwrap();
     let mine = logits(&mut language, &golden);
-    near("logits, 32-bit cache", &mine, &theirs, 1e-4);
+    // 16-bit matrices are multiplied with states of 16 bits, TF32 is as coarse; random logits reach 10 or so.
+    let short = on_card() || LanguageFile::open(&files()).unwrap().halves();
+    near("logits, 32-bit cache", &mine, &theirs, if short { 3e-2 } else { 1e-4 });
     assert_eq!(mine, logits(&mut language, &golden), "nothing of a reply stays");
     let half = ContextSizes { exact: false, ..exact() };
     let mut language = Language::load(LanguageFile::open(&files()).unwrap(), half).unwrap();
     let mine = logits(&mut language, &golden);
-    near("logits, 16-bit cache", &mine, &theirs, 2e-2);
+    let tolerance = if short { 5e-2 } else { 2e-2 };
+    near("logits, 16-bit cache", &mine, &theirs, tolerance);
     let rows = language.sizes().codes + 1;
     for (mine, theirs) in mine.chunks(rows).zip(theirs.chunks(rows)) {
-        assert_eq!(argmax(mine), argmax(theirs));
+        let (mine, likeliest) = (argmax(mine), argmax(theirs));
+        let nearly = short && theirs[likeliest] - theirs[mine] < 2.0 * tolerance;
+        assert!(mine == likeliest || nearly, "the likeliest code");
     }
 }
 
@@ -195,42 +300,102 @@ fn turned(values: &[f32], a: usize) -> Vec<f32> {
     (0..a).flat_map(|i| values.iter().skip(i).step_by(a)).copied().collect()
 }
 
+/// Each network gets what the reference gave to it, so that the errors of those before it don't add up.
 #[test]
-fn codes_become_the_references_sound() {
-    let (golden, device) = (Golden::open(), device());
-    let mut sound = sound(&golden, &device);
-    near("speaker", &sound.speaker, &golden.floats("speaker"), 1e-5);
+fn every_stage_equals_the_reference() {
+    stages(&device(), &tolerances());
+}
+
+/// How a GPU is used, on a CPU: the same digits are kept, and the same computations take place.
+#[test]
+fn every_stage_is_near_the_reference_with_halves() {
+    if !on_card() {
+        stages(&Device::open(false, threads(), Uses { keep: true, half: Half::Everywhere }).unwrap(), &ROUNDED);
+    }
+}
+
+fn stages(device: &Device, t: &Tolerances) {
+    let golden = Golden::open();
+    let mut sound = sound(&golden, device);
+    let mut compared = Compared::default();
+    compared.near("speaker", &sound.speaker, &golden.floats("speaker"), t.conditions);
     let codes = golden.ints("codes");
     sound.begin(0).unwrap();
-    let (mut wave, mut at, mut chunk, mut states) = (Vec::new(), 0, 0, 0);
+    let (mut at, mut chunk) = (0, 0);
+    loop {
+        let last = codes.len() - at < 28;
+        let window = if last { &codes[at..] } else { &codes[at..at + 28] };
+        let get = |name: &str| golden.floats(&format!("{chunk}.{name}"));
+        let what = |name: &str| format!("stages, chunk {chunk}, {name}");
+        let voiced = Voiced { f0: get("f0"), source: get("source"), raw: get("raw") };
+        let given = Seen { mu: get("mu"), mel: get("mel"), velocities: vec![], voiced };
+        let seen = sound.stages(window, last, &given).unwrap();
+        compared.near(&what("mu"), &seen.mu, &given.mu, t.mu);
+        compared.near(&what("second step"), &seen.velocities[1], &get("velocity"), t.velocity);
+        compared.near(&what("mel"), &seen.mel, &given.mel, t.mel);
+        compared.near(&what("f0"), &seen.voiced.f0, &given.voiced.f0, t.f0);
+        compared.near(&what("source"), &seen.voiced.source, &given.voiced.source, t.source);
+        compared.near(&what("raw wave"), &seen.voiced.raw, &given.voiced.raw, t.wave);
+        if golden.has(&format!("{chunk}.state.flow_att")) {
+            states(&sound, &golden, chunk, t, &mut compared);
+        }
+        chunk += 1;
+        if last {
+            break;
+        }
+        at += 25;
+    }
+    assert!(chunk >= 3);
+    compared.done();
+}
+
+/// The last layers' caches.
+fn states(sound: &Token2Wav, golden: &Golden, chunk: usize, t: &Tolerances, compared: &mut Compared) {
+    let get = |name: &str| golden.floats(&format!("{chunk}.state.{name}"));
+    let what = |name: &str| format!("chunk {chunk}, {name}");
+    let (e, f) = (sound.sizes.encoder, sound.sizes.flow);
+    let [keys, values, conv1, conv2] = sound.flow.cache(sound.flow.steps() - 1, f.blocks - 1).unwrap();
+    let half = keys.len() / 2;
+    let mine = side_by_side(&keys[half..], &values[half..], f.dim);
+    compared.near(&what("flow cache"), &mine, &get("flow_att"), t.flow_cache);
+    let half = conv1.len() / 2;
+    let mine = [turned(&conv1[half..], f.width), turned(&conv2[half..], f.width)].concat();
+    compared.near(&what("flow convolution cache"), &mine, &get("flow_cnn"), t.flow_cache);
+    for (name, layer) in [("slow", e.layers - 1), ("fast", e.layers + e.up_layers - 1)] {
+        let layer = &sound.state.layers[layer];
+        let [k, v] = [&layer.keys, &layer.values].map(|x| by_head(x, e.width, e.heads));
+        compared.near(&what(name), &side_by_side(&k, &v, e.width / e.heads), &get(name), t.encoder_cache);
+    }
+}
+
+/// The whole chain, errors and all; only on a CPU, because on a GPU pitch is off by so much that phases part.
+#[test]
+fn codes_become_the_references_sound() {
+    if on_card() {
+        return;
+    }
+    let (golden, device, t) = (Golden::open(), device(), tolerances());
+    let mut compared = Compared::default();
+    let mut sound = sound(&golden, &device);
+    compared.near("speaker", &sound.speaker, &golden.floats("speaker"), t.conditions);
+    let codes = golden.ints("codes");
+    sound.begin(0).unwrap();
+    let (mut wave, mut at, mut chunk, mut counted) = (Vec::new(), 0, 0, 0);
     loop {
         let last = codes.len() - at < 28;
         let window = if last { &codes[at..] } else { &codes[at..at + 28] };
         let (samples, seen) = sound.window(window, last, &|| Ok(())).unwrap();
         let get = |name: &str| golden.floats(&format!("{chunk}.{name}"));
         let what = |name: &str| format!("chunk {chunk}, {name}");
-        near(&what("mu"), &seen.mu, &get("mu"), 5e-5);
-        near(&what("second step"), &seen.velocities[1], &get("velocity"), 1e-4);
-        near(&what("mel"), &seen.mel, &get("mel"), 1e-4);
-        near(&what("f0"), &seen.voiced.f0, &get("f0"), 1e-3);
-        near(&what("source"), &seen.voiced.source, &get("source"), 2e-4);
-        near(&what("raw wave"), &seen.voiced.raw, &get("raw"), 1e-4);
+        compared.near(&what("mu"), &seen.mu, &get("mu"), t.mu);
+        compared.near(&what("second step"), &seen.velocities[1], &get("velocity"), t.velocity);
+        compared.near(&what("mel"), &seen.mel, &get("mel"), t.mel);
+        compared.near(&what("f0"), &seen.voiced.f0, &get("f0"), t.f0);
+        compared.near(&what("source"), &seen.voiced.source, &get("source"), t.source);
+        compared.near(&what("raw wave"), &seen.voiced.raw, &get("raw"), t.wave);
         if golden.has(&format!("{chunk}.state.flow_att")) {
-            states += 1;
-            let (e, f) = (sound.sizes.encoder, sound.sizes.flow);
-            let [keys, values, conv1, conv2] = sound.flow.cache(sound.flow.steps() - 1, f.blocks - 1).unwrap();
-            let half = keys.len() / 2;
-            let mine = side_by_side(&keys[half..], &values[half..], f.dim);
-            near(&what("flow cache"), &mine, &get("state.flow_att"), 1e-4);
-            let half = conv1.len() / 2;
-            let mine = [turned(&conv1[half..], f.width), turned(&conv2[half..], f.width)].concat();
-            near(&what("flow convolution cache"), &mine, &get("state.flow_cnn"), 1e-4);
-            for (name, layer) in [("slow", e.layers - 1), ("fast", e.layers + e.up_layers - 1)] {
-                let layer = &sound.state.layers[layer];
-                let [k, v] = [&layer.keys, &layer.values].map(|x| by_head(x, e.width, e.heads));
-                let theirs = get(&format!("state.{name}"));
-                near(&what(name), &side_by_side(&k, &v, e.width / e.heads), &theirs, 5e-5);
-            }
+            counted += 1;
+            states(&sound, &golden, chunk, &t, &mut compared);
         }
         wave.extend(samples);
         chunk += 1;
@@ -240,8 +405,9 @@ fn codes_become_the_references_sound() {
         at += 25;
     }
     assert_eq!(wave.len(), codes.len() * SAMPLES_PER_CODE);
-    near("the whole", &wave, &golden.floats("wave"), 1e-4);
-    assert!(states >= 2 && chunk >= 3, "states were compared");
+    compared.near("the whole", &wave, &golden.floats("wave"), t.wave);
+    assert!(counted >= 2 && chunk >= 3, "states were compared");
+    compared.done();
 }
 
 #[test]
@@ -259,7 +425,9 @@ fn codes_one_by_one_are_the_same_windows() {
         wave
     };
     let first = once();
-    near("the whole, code by code", &first, &golden.floats("wave"), 1e-4);
+    if !on_card() {
+        near("the whole, code by code", &first, &golden.floats("wave"), 1e-4);
+    }
     assert_eq!(first, once(), "nothing of an utterance stays");
 }
 
@@ -442,11 +610,12 @@ fn a_wrong_graph_is_an_error_and_not_an_abort() {
         }),
         ("rows", |g, w| {
             let w = g.stored(w, "w");
-            g.rows(w, &[0, 3])
+            let ids = g.later_ids(2, 4);
+            g.rows(w, ids)
         }),
-        ("rows below", |g, w| {
+        ("rows by what are no numbers of rows", |g, w| {
             let w = g.stored(w, "w");
-            g.rows(w, &[-1])
+            g.rows(w, w)
         }),
         ("store", |g, w| {
             let (w, s) = (g.stored(w, "w"), g.stored(w, "s"));
@@ -455,11 +624,12 @@ fn a_wrong_graph_is_an_error_and_not_an_abort() {
         }),
         ("store rows", |g, w| {
             let (w, s) = (g.stored(w, "w"), g.stored(w, "s"));
-            g.store_rows(s, &[0, 9], w)
+            let ids = g.later_ids(2, 10);
+            g.store_rows(s, ids, w)
         }),
         ("windows", |g, w| {
             let (w, s) = (g.stored(w, "w"), g.stored(w, "s"));
-            g.windows(w, s, 1, 0)
+            g.windows(w, s, 1, 0, 1)
         }),
         ("mask", |g, w| {
             let (w, s) = (g.stored(w, "w"), g.stored(w, "s"));
@@ -494,5 +664,18 @@ fn a_wrong_graph_is_an_error_and_not_an_abort() {
         x = g.unary(x, Unary::Sqr);
     }
     assert_eq!(g.run(&[x]).unwrap_err().code, "speech_compute", "too many operations");
+    // What a run gives is looked at, too; and what was kept gives the same again.
+    let mut plans = Plans::default();
+    let mut rows = |ids: &[i32]| {
+        plans.run(&device, Some([2, 0]), &[Value::Ids(ids)], |g| {
+            let (w, ids) = (g.stored(&tensors, "w"), g.later_ids(2, 3));
+            vec![g.rows(w, ids)]
+        })
+    };
+    for wrong in [&[0, 3][..], &[-1, 0], &[0], &[]] {
+        assert_eq!(rows(wrong).unwrap_err().code, "speech_compute", "{wrong:?}");
+    }
+    assert_eq!(rows(&[0, 2]).unwrap(), [vec![0.0; 8]]);
+    assert_eq!(rows(&[0, 2]).unwrap(), [vec![0.0; 8]]);
     assert!(tensors.set("w", &[0.0; 3]).is_err() && tensors.get("no").is_err());
 }

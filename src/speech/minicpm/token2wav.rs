@@ -132,10 +132,12 @@ impl Token2Wav {
         }
         let voice = sizes.voice.load(&files.voice, &sizes.encoder, &sizes.flow)?;
         let longest = UP_RATE * (sizes.voice.advance + LOOK_AHEAD - 1);
-        let encoder = Encoder::load(sizes.encoder, &files.encoder, &files.extra, device)?;
-        let flow = Flow::load(sizes.flow, &files.flow, voice.flow, longest, device)?;
+        let frames = [sizes.voice.frames, longest];
+        let encoder = Encoder::load(sizes.encoder, &files.encoder, &files.extra, frames, device)?;
+        let window = UP_RATE * sizes.voice.advance;
+        let flow = Flow::load(sizes.flow, &files.flow, voice.flow, [window, longest], device)?;
         let vocoder = Vocoder::load(sizes.vocoder, &files.vocoder, device)?;
-        let speaker_weights = speaker_wants(&sizes.voice, sizes.flow.mel).load(&files.extra, device)?;
+        let speaker_weights = speaker_wants(&sizes.voice, sizes.flow.mel).load_exact(&files.extra, device)?;
         let speaker = speaker(device, &speaker_weights, &voice.speaker)?;
         let mut random = Random::new(FLOW_NOISE, 0);
         let noise = (0..flow.capacity() * sizes.flow.mel).map(|_| random.normal()).collect();
@@ -204,9 +206,60 @@ impl Token2Wav {
         Ok(self.window(&window, true, stop)?.0)
     }
 
+    /// Runs all that whole windows need until it is ready to be replayed, and a longest last window, so that memory for
+    /// computing has its size: the first utterance takes no longer then than those after it.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn warm(&mut self) -> Result<()> {
+        let whole = self.sizes.voice.advance + LOOK_AHEAD;
+        let codes = vec![self.silence; whole];
+        for round in 0..3 {
+            self.begin(0)?;
+            if round == 0 {
+                self.window(&codes[1..], true, &|| Ok(()))?;
+                self.begin(0)?;
+            }
+            // The caches are as long as they get after the third.
+            for _ in 0..4 {
+                self.window(&codes, false, &|| Ok(()))?;
+            }
+        }
+        self.begin(0)
+    }
+
+    /// How many computations are kept.
+    pub fn kept(&self) -> usize {
+        self.encoder.kept() + self.flow.kept() + self.vocoder.kept()
+    }
+
+    /// Bytes on the device by what takes them.
+    pub fn bytes(&self) -> Vec<(&'static str, usize)> {
+        let [weights, caches] = self.flow.bytes();
+        vec![
+            ("encoder", self.encoder.bytes()),
+            ("flow", weights),
+            ("flow's caches", caches),
+            ("vocoder", self.vocoder.bytes()),
+        ]
+    }
+
     /// Where the time of this utterance has gone so far.
     pub fn times(&self) -> SoundTimes {
         self.times
+    }
+
+    /// One window through all three networks, each of which gets what the reference gave to it.
+    #[cfg(test)]
+    pub(super) fn stages(&mut self, codes: &[i32], last: bool, given: &Seen) -> Result<Seen> {
+        let mut seen = Seen { mu: self.encoder.run(&self.device, codes, last, &mut self.state)?, ..Default::default() };
+        self.encoder.trim(&mut self.state, self.sizes.voice.frames);
+        let from = self.flow.held() * self.sizes.flow.mel;
+        let noise = &self.noise[from..from + given.mu.len()];
+        let mut see = |_: usize, v: &[f32]| seen.velocities.push(v.to_vec());
+        seen.mel = self.flow.run(&self.device, &given.mu, &self.speaker, noise, &|| Ok(()), &mut see)?;
+        seen.voiced = self.vocoder.stages(&self.device, &given.mel, &given.voiced, last, &mut self.sound)?;
+        Ok(seen)
     }
 
     /// One window through all three networks.

@@ -1,7 +1,7 @@
 //! ggml's devices, and tensors that stay on them (weights, caches), behind safe types.
 //! Not here: graphs (`ffi` beside this folder), which file a weight comes from (`files`).
 //!
-//! Dimensions are ggml's: `ne[0]` is the fastest. Tensors are 32-bit floats.
+//! Dimensions are ggml's: `ne[0]` is the fastest. Numbers are 32-bit floats; some tensors hold them in 16 bits.
 
 use crate::error::{Error, Result};
 use llama_cpp_sys_2 as sys;
@@ -38,16 +38,47 @@ pub struct Device(pub(super) Arc<Machine>);
 
 pub(super) struct Machine {
     /// The preferred backend first, the CPU last.
-    backends: Vec<NonNull<sys::ggml_backend>>,
+    pub(super) backends: Vec<NonNull<sys::ggml_backend>>,
     pool: Option<NonNull<sys::ggml_threadpool>>,
+    /// Shares out what the preferred backend can't do alone.
     pub(super) sched: NonNull<sys::ggml_backend_sched>,
+    /// The memory of the preferred backend that computations take turns in.
+    pub(super) alloc: NonNull<sys::ggml_gallocr>,
     /// Held during every call that touches backends or buffers.
-    turn: Mutex<()>,
+    turn: Mutex<Layout>,
+    uses: Uses,
     /// Name of the preferred backend's device.
     name: String,
 }
 
-// SAFETY: backends, scheduler and pool have no tie to a thread (ggml-backend.h); `turn` lets one thread use them at a time.
+/// How a device is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// Computations are kept for their next run.
+    pub keep: bool,
+    /// Whether large matrices and caches are held in 16-bit floats.
+    pub half: Half,
+}
+
+/// Where large matrices and caches are held in 16-bit floats.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Half {
+    #[default]
+    Nowhere,
+    /// A GPU's products round both sides to as many digits (TF32) anyway.
+    OnGpu,
+    #[cfg(test)]
+    Everywhere,
+}
+
+/// How the memory for computing lies; another generation is another place.
+#[derive(Default)]
+pub(super) struct Layout {
+    pub(super) generation: u64,
+    pub(super) bytes: usize,
+}
+
+// SAFETY: backends, scheduler, allocator and pool have no tie to a thread (ggml-backend.h); `turn` lets one thread use them at a time.
 unsafe impl Send for Machine {}
 // SAFETY: as above; every use takes `turn`.
 unsafe impl Sync for Machine {}
@@ -57,7 +88,7 @@ impl Device {
     ///
     /// # Errors
     /// `speech_device` when ggml has no CPU backend or no memory for it.
-    pub fn open(gpu: bool, threads: usize) -> Result<Self> {
+    pub fn open(gpu: bool, threads: usize, uses: Uses) -> Result<Self> {
         crate::engine::start_native()?;
         let threads = i32::try_from(threads.max(1)).unwrap_or(1);
         let no_memory = || Error::internal("speech_device", "ggml could not make a backend to compute on");
@@ -79,12 +110,14 @@ impl Device {
             let mut raw: Vec<_> = backends.iter().map(|b| b.as_ptr()).collect();
             let count = i32::try_from(raw.len()).unwrap_or(1);
             let sched = sys::ggml_backend_sched_new(raw.as_mut_ptr(), null_mut(), count, 2 * NODES, false, true);
-            let Some(sched) = NonNull::new(sched) else {
+            let alloc = sys::ggml_gallocr_new(sys::ggml_backend_get_default_buffer_type(raw[0]));
+            let (Some(sched), Some(alloc)) = (NonNull::new(sched), NonNull::new(alloc)) else {
                 backends.iter().for_each(|b| sys::ggml_backend_free(b.as_ptr()));
                 return Err(no_memory());
             };
             let name = std::ffi::CStr::from_ptr(sys::ggml_backend_name(raw[0])).to_string_lossy().into_owned();
-            Ok(Self(Arc::new(Machine { backends, pool, sched, turn: Mutex::new(()), name })))
+            let turn = Mutex::new(Layout::default());
+            Ok(Self(Arc::new(Machine { backends, pool, sched, alloc, turn, uses, name })))
         }
     }
 
@@ -93,16 +126,41 @@ impl Device {
         &self.0.name
     }
 
-    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+    /// It is not the CPU alone.
+    pub fn is_card(&self) -> bool {
+        self.0.backends.len() > 1
+    }
+
+    /// Bytes that computations take turns in.
+    pub fn computing(&self) -> usize {
+        self.turn().bytes
+    }
+
+    pub(super) fn keeps(&self) -> bool {
+        self.0.uses.keep
+    }
+
+    /// Large matrices and caches are held in 16-bit floats.
+    pub fn halves(&self) -> bool {
+        match self.0.uses.half {
+            Half::Nowhere => false,
+            Half::OnGpu => self.is_card(),
+            #[cfg(test)]
+            Half::Everywhere => true,
+        }
+    }
+
+    pub(super) fn turn(&self) -> MutexGuard<'_, Layout> {
         self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // SAFETY: nothing else holds them (tensors and graphs keep the `Arc`); the scheduler goes before its
+        // SAFETY: nothing else holds them (tensors and graphs keep the `Arc`); scheduler and allocator go before the
         // backends, the pool after the backend that uses it.
         unsafe {
+            sys::ggml_gallocr_free(self.alloc.as_ptr());
             sys::ggml_backend_sched_free(self.sched.as_ptr());
             self.backends.iter().for_each(|b| sys::ggml_backend_free(b.as_ptr()));
             if let Some(pool) = self.pool {
@@ -171,16 +229,26 @@ impl Tensors {
     /// # Errors
     /// `speech_memory` when the device has no room; `speech_compute` for an empty or doubled tensor.
     pub fn new(device: &Device, wanted: &[(String, Shape)]) -> Result<Self> {
+        let wanted: Vec<_> = wanted.iter().map(|(name, ne)| (name.clone(), *ne, false)).collect();
+        Self::of(device, &wanted)
+    }
+
+    /// [`new`](Self::new), with whether each is held in 16-bit floats.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(device: &Device, wanted: &[(String, Shape, bool)]) -> Result<Self> {
         // SAFETY: only reads a constant (ggml.h).
         let each = unsafe { sys::ggml_tensor_overhead() };
         let descriptions = Descriptions::new((wanted.len() + 1) * each)?;
         let mut names = HashMap::new();
-        for (name, ne) in wanted {
+        for (name, ne, half) in wanted {
             let size = ne.iter().try_fold(4usize, |n, d| n.checked_mul(*d)).filter(|n| *n > 0);
             if size.is_none() || names.contains_key(name) {
                 return Err(failed(format!("the tensor {name} is empty, too large or there twice ({ne:?})")));
             }
-            names.insert(name.clone(), (descriptions.tensor(sys::GGML_TYPE_F32, ne), *ne));
+            let kind = if *half { sys::GGML_TYPE_F16 } else { sys::GGML_TYPE_F32 };
+            names.insert(name.clone(), (descriptions.tensor(kind, ne), *ne));
         }
         let turn = device.turn();
         // SAFETY: context and backend are live; null means no memory (ggml-alloc.h: ggml_backend_alloc_ctx_tensors).
@@ -190,7 +258,7 @@ impl Tensors {
         };
         drop(turn);
         let Some(buffer) = buffer else {
-            let mib = wanted.iter().map(|(_, ne)| elements(ne) * 4).sum::<usize>() >> 20;
+            let mib = wanted.iter().map(|(_, ne, half)| elements(ne) * if *half { 2 } else { 4 }).sum::<usize>() >> 20;
             return Err(Error::unavailable("speech_memory", format!("{} has no room for {mib} MiB", device.name()))
                 .hint("free memory, or let speech run on the CPU"));
         };
@@ -199,6 +267,12 @@ impl Tensors {
 
     pub(super) fn find(&self, name: &str) -> Result<(NonNull<sys::ggml_tensor>, Shape)> {
         self.0.names.get(name).copied().ok_or_else(|| failed(format!("there is no tensor {name}")))
+    }
+
+    /// Bytes that they take on the device.
+    pub fn bytes(&self) -> usize {
+        // SAFETY: the buffer is live (ggml-backend.h: ggml_backend_buffer_get_size).
+        unsafe { sys::ggml_backend_buffer_get_size(self.0.buffer.as_ptr()) }
     }
 
     /// Overwrites a whole tensor.
@@ -210,10 +284,21 @@ impl Tensors {
         if values.len() != elements(&ne) {
             return Err(failed(format!("{} numbers for the tensor {name} of {ne:?}", values.len())));
         }
+        let mut halves: Vec<sys::ggml_fp16_t> = Vec::new();
+        // SAFETY: the tensor is live; the row has room for as many numbers (ggml.h: ggml_fp32_to_fp16_row).
+        let (bytes, len) = unsafe {
+            if (*raw.as_ptr()).type_ == sys::GGML_TYPE_F16 {
+                halves.resize(values.len(), 0);
+                sys::ggml_fp32_to_fp16_row(values.as_ptr(), halves.as_mut_ptr(), values.len() as i64);
+                (halves.as_ptr().cast(), halves.len() * 2)
+            } else {
+                (values.as_ptr().cast(), values.len() * 4)
+            }
+        };
         let _turn = self.0.device.turn();
         // SAFETY: the tensor is allocated and has exactly this many bytes (checked above); the data is copied
         // before the call returns (ggml-backend.h: ggml_backend_tensor_set).
-        unsafe { sys::ggml_backend_tensor_set(raw.as_ptr(), values.as_ptr().cast(), 0, values.len() * 4) };
+        unsafe { sys::ggml_backend_tensor_set(raw.as_ptr(), bytes, 0, len) };
         Ok(())
     }
 
@@ -227,7 +312,15 @@ impl Tensors {
         let mut out = vec![0.0f32; elements(&ne)];
         let _turn = self.0.device.turn();
         // SAFETY: as in `set`, the other way (ggml-backend.h: ggml_backend_tensor_get).
-        unsafe { sys::ggml_backend_tensor_get(raw.as_ptr(), out.as_mut_ptr().cast(), 0, out.len() * 4) };
+        unsafe {
+            if (*raw.as_ptr()).type_ == sys::GGML_TYPE_F16 {
+                let mut halves: Vec<sys::ggml_fp16_t> = vec![0; out.len()];
+                sys::ggml_backend_tensor_get(raw.as_ptr(), halves.as_mut_ptr().cast(), 0, out.len() * 2);
+                sys::ggml_fp16_to_fp32_row(halves.as_ptr(), out.as_mut_ptr(), out.len() as i64);
+            } else {
+                sys::ggml_backend_tensor_get(raw.as_ptr(), out.as_mut_ptr().cast(), 0, out.len() * 4);
+            }
+        }
         Ok(out)
     }
 }

@@ -215,6 +215,7 @@ impl Model {
         unsafe {
             let mut p = sys::llama_context_default_params();
             (p.n_ctx, p.n_seq_max, p.n_batch, p.n_ubatch) = (sizes.positions, 1, BATCH, BATCH);
+            p.n_outputs_max = 1;
             (p.n_threads, p.n_threads_batch, p.no_perf) = (sizes.threads, sizes.threads, true);
             if sizes.exact {
                 (p.type_k, p.type_v) = (sys::GGML_TYPE_F32, sys::GGML_TYPE_F32);
