@@ -30,7 +30,7 @@ RUN curl --proto '=https' --tlsv1.2 -sSf -o /tmp/rustup-init \
 WORKDIR /src
 COPY . .
 # The page's LiveKit client (vendor/VENDOR.md), which becomes part of the program.
-RUN cd vendor && npm ci --omit=peer --ignore-scripts --no-audit --no-fund
+RUN npm ci --prefix vendor --omit=peer --ignore-scripts --no-audit --no-fund
 # Without TARGET_CPU it runs on any machine of its kind; x86-64-v3 (AVX2) lets a model on the CPU use more of it.
 RUN RUSTFLAGS="${TARGET_CPU:+-C target-cpu=${TARGET_CPU}}" cargo build --release --locked \
     && strip -o /vidette target/release/vidette

@@ -20,14 +20,14 @@ BUILD_PACKAGES = cmake clang libclang-dev g++ make pkg-config ccache \
 RUN_PACKAGES = gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav \
 	espeak-ng
 MODEL_PACKAGES = python3-venv python3-pip
-TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg chromium
+TEST_PACKAGES = libgstrtspserver-1.0-dev gstreamer1.0-plugins-ugly vlc-bin vlc-plugin-base ffmpeg chromium faketime
 # Only where there is no node yet: other packagings of it bring npm along, and would collide with Debian's.
 PAGE_PACKAGES = nodejs npm
 # Fonts that the demo model's training draws with, those of its evaluation, and what makes GStreamer's clips.
 DEMO_PACKAGES = python3-venv python3-pip ffmpeg gstreamer1.0-tools gstreamer1.0-x fonts-dejavu-core fonts-liberation2 \
 	fonts-freefont-ttf fonts-lato fonts-inconsolata fonts-open-sans fonts-roboto-unhinted fonts-noto-core
 
-.PHONY: help run build test check docs setup setup-test setup-node page-vendor tiny-model pull bench bench-check soak soak-audio soak-engine dist check-dockerfile eval-demo demo-clips fuzz clean livekit livekit-keys
+.PHONY: help run build test check docs setup setup-test setup-node page-vendor tiny-model pull bench bench-check soak soak-audio soak-engine deny dist check-dockerfile eval-demo demo-clips fuzz clean livekit livekit-keys
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -47,7 +47,11 @@ check: setup-test ## Format, lints and documents, as a reviewer wants them
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --lib -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
-	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+	@if command -v cargo-deny >/dev/null; then scripts/deny.sh; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+	@if command -v hadolint >/dev/null; then hadolint Dockerfile; else echo "hadolint is not installed: the Dockerfile was not linted"; fi
+
+deny: ## Licences, sources and known vulnerabilities of all dependencies (ADVISORY_DB=… takes a clone of RustSec's database)
+	scripts/deny.sh
 
 docs: ## Write the table of options and .env.example anew
 	UPDATE_DOCS=1 $(CARGO) test --locked --lib config::
@@ -70,7 +74,7 @@ soak-engine: setup-test tiny-model ## The engine killed, aborted and hung 50 tim
 
 # The second run is a build that leaks: a soak that does not see it would show nothing.
 soak: build tiny-model ## Hours among dying cameras and clients that stall: memory, threads, files (SECONDS=300 for a short run)
-	$(PYTHON) scripts/soak.py --seconds $(or $(SECONDS),28800)
+	$(PYTHON) scripts/soak.py --seconds $(or $(SECONDS),28800) --strike-every $(or $(STRIKE_EVERY),0)
 	$(CARGO) build --release --locked --features leak-on-purpose --target-dir target/leak
 	$(PYTHON) scripts/soak.py --binary target/leak/release/vidette --expect-leak --csv soak-leak.csv --seconds $(or $(SECONDS),1800)
 
@@ -89,7 +93,7 @@ demo-clips: .venv-demo/ready ## Draw the fixed clips of tests/demo_model.rs anew
 	cd scripts/demo-model && ../../.venv-demo/bin/python fixed_clips.py ../../tests/data/demo
 
 fuzz: ## Ten minutes of fuzzing for each reader of outsiders' input (needs cargo-fuzz and a nightly toolchain)
-	cd fuzz && for target in gguf_header source config instruction; do \
+	cd fuzz && for target in gguf_header source config instruction body; do \
 		cargo +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),600) || exit 1; done
 
 # For tests: MiniCPM-o file sets with random weights, about 3 MB each, whose answers mean nothing. The second one says

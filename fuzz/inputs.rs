@@ -35,6 +35,16 @@ pub fn instruction(text: &str) {
     }
 }
 
+/// The body of a request: an accepted one is a JSON object with known fields of text.
+pub fn body(bytes: &[u8]) {
+    if vidette::web::takes_body(bytes) && !bytes.is_empty() {
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes).unwrap();
+        assert!(object.iter().all(|(name, value)| {
+            matches!(name.as_str(), "source" | "instruction" | "profile") && (value.is_string() || value.is_null())
+        }));
+    }
+}
+
 /// A source string, as an operator and as a client who may open nothing.
 #[cfg(feature = "ingest")]
 pub fn source(text: &str) {

@@ -17,7 +17,7 @@ strip -o "$stage/bin/vidette" "${CARGO_TARGET_DIR:-target}/$folder/vidette"
 cp README.md CHANGELOG.md LICENSE SECURITY.md .env.example "$stage/"
 cp docs/*.md "$stage/docs/"
 [ ! -d "${CARGO_TARGET_DIR:-target}/$folder/backends" ] || cp -r "${CARGO_TARGET_DIR:-target}/$folder/backends" "$stage/bin/"
-cp packaging/*.json packaging/*.yaml config/livekit.yaml compose.yaml compose.gpu.yaml "$stage/examples/"
+cp packaging/*.json packaging/*.yaml packaging/systemd/*.service config/livekit.yaml compose.yaml compose.gpu.yaml compose.livekit.yaml "$stage/examples/"
 python3 scripts/sbom.py --out "$stage"
 packages=$(sed -n '/^RUN_PACKAGES/,/[^\\]$/p' Makefile | sed 's/^RUN_PACKAGES = //; s/\\$//' | tr -s '[:space:]' ' ')
 cat >"$stage/INSTALL.txt" <<EOF

@@ -2,10 +2,15 @@
 """Runs Vidette for a long time among all that goes wrong, and says whether it keeps anything.
 
 One camera that dies and comes back, viewers of video, text and status, one who reads nothing until it is cut off, and a new
-instruction now and then; the tiny random model looks all the while. Memory, threads and open files are sampled from /proc
-into a CSV file. The verdict is on the second half, of which the top and bottom twentieth of the samples are left out: the
-slope of a line through them. `--expect-leak` turns the verdict round, for a build that leaks on purpose: a test that can't
-fail shows nothing. Needs Python, ffmpeg and a built program (`make soak`).
+instruction now and then; the tiny random model looks all the while. Memory, threads and open files of the program and of
+its engine's process (a child of its own, told apart by when it was started) are sampled from /proc into a CSV file.
+
+The verdict is on the second half: a line through the medians of twenty blocks of samples, and its standard error from what
+the blocks' medians leave over, made wider where neighbouring blocks still go together. Something GROWS when its slope is
+above the bar; it is flat when the slope and two standard errors are below; between them the run was too short to tell.
+`--expect-leak` turns the verdict round, for a build that leaks on purpose in both processes: a test that can't fail shows
+nothing. `--strike-every` kills the engine's process now and then. `--judge FILE` judges a CSV file of an earlier run.
+Needs Python, ffmpeg and a built program (`make soak`). Exit codes: 0 flat, 1 it grows or something failed, 3 too short to tell.
 """
 
 import argparse
@@ -15,6 +20,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,11 +47,30 @@ def request(address, path, body=None):
 
 
 def held(pid):
-    with open(f"/proc/{pid}/status") as file:
-        text = file.read()
-    memory = int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
-    threads = int(re.search(r"Threads:\s+(\d+)", text).group(1))
-    return memory, threads, len(os.listdir(f"/proc/{pid}/fd"))
+    """Memory in KiB, threads, open files; None for a process that is gone or dying."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            text = file.read()
+        memory, threads = re.search(r"VmRSS:\s+(\d+)", text), re.search(r"Threads:\s+(\d+)", text)
+        return (int(memory.group(1)), int(threads.group(1)), len(os.listdir(f"/proc/{pid}/fd"))) if memory else None
+    except OSError:
+        return None
+
+
+def engine_of(pid):
+    """The engine's process: its id and when it was started (ticks since boot), which no later one has too."""
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                for child in file.read().split():
+                    with open(f"/proc/{child}/cmdline", "rb") as words:
+                        if b"engine-child" not in words.read():
+                            continue
+                    with open(f"/proc/{child}/stat") as stat:
+                        return int(child), int(stat.read().rsplit(")", 1)[1].split()[19])
+    except OSError:
+        pass  # gone between two looks
+    return None
 
 
 class Camera(threading.Thread):
@@ -84,15 +109,86 @@ def reader(address, path, pause, done):
             done.wait(0.5)
 
 
-def slope(samples):
-    """KiB an hour, by least squares over (seconds, KiB), without the top and bottom twentieth."""
-    by_size = sorted(samples, key=lambda s: s[1])
-    cut = len(by_size) // 20
-    kept = by_size[cut: len(by_size) - cut] or by_size
-    mean_t = sum(t for t, _ in kept) / len(kept)
-    mean_m = sum(m for _, m in kept) / len(kept)
-    over = sum((t - mean_t) ** 2 for t, _ in kept)
-    return 3600 * sum((t - mean_t) * (m - mean_m) for t, m in kept) / over if over else 0.0
+def slope(runs, blocks=20):
+    """Growth and its standard error in KiB an hour, from runs of (seconds, KiB); a run is one process's.
+
+    Samples of a second hang together, so their number says nothing about the error: the line goes through the medians of
+    blocks long against that, with a height of its own for each run. None where there are too few blocks."""
+    length = sum(run[-1][0] - run[0][0] for run in runs) / blocks or 1.0
+    points = []
+    for run in runs:
+        parts, last = {}, max(0, int((run[-1][0] - run[0][0]) / length) - 1)
+        for t, m in run:
+            parts.setdefault(min(int((t - run[0][0]) / length), last), []).append((t, m))
+        medians = [(statistics.mean(t for t, _ in part), statistics.median(m for _, m in part)) for part in parts.values()]
+        if len(medians) > 2:
+            points.append(medians)
+    count = sum(map(len, points))
+    if count - len(points) < 4:
+        return None
+    centred = []
+    for medians in points:
+        mean_t, mean_m = (statistics.mean(p[i] for p in medians) for i in (0, 1))
+        centred.append([(t - mean_t, m - mean_m) for t, m in medians])
+    over = sum(t * t for run in centred for t, _ in run)
+    rise = sum(t * m for run in centred for t, m in run) / over
+    left = [[m - rise * t for t, m in run] for run in centred]
+    squares = sum(x * x for run in left for x in run)
+    error = (squares / (count - len(points) - 1) / over) ** 0.5
+    together = sum(x * y for run in left for x, y in zip(run, run[1:])) / squares if squares else 0.0
+    together = min(max(together, 0.0), 0.9)
+    return 3600 * rise, 3600 * error * ((1 + together) / (1 - together)) ** 0.5
+
+
+def judge(rows, seconds, bar):
+    """What the second half says: lines to print, and for each process "grows", "flat" or "unsure"."""
+    half = [row for row in rows if row["seconds"] > seconds / 2]
+    verdicts, lines = {}, []
+    for name, key, runs in (
+        ("program", "", [half]),
+        ("engine", "engine_", [[r for r in half if r["engine_start"] == start]
+                               for start in dict.fromkeys(r["engine_start"] for r in half if r["engine_start"])]),
+    ):
+        runs = [run for run in runs if run]
+        if not runs:
+            lines.append(f"{name}: no samples")
+            continue
+        # What a new process takes to warm up is no growth.
+        warm = [[r for r in run if r["seconds"] > run[0]["seconds"] + 60] for run in runs[1:]]
+        found = slope([[(r["seconds"], r[f"{key}rss_kib"]) for r in run] for run in [runs[0], *filter(None, warm)]])
+        first, last = runs[0][0], runs[-1][-1]
+        memory = f"{first[f'{key}rss_kib']} KiB at half time, {last[f'{key}rss_kib']} at the end"
+        if found is None:
+            verdicts[name] = "unsure"
+            lines.append(f"{name}: {memory}; too few samples for a slope")
+        else:
+            growth, error = found
+            verdicts[name] = "grows" if growth > bar else "flat" if growth + 2 * error <= bar else "unsure"
+            lines.append(f"{name}: {memory}; {growth:+.0f} KiB an hour, standard error {error:.0f} (bar {bar:.0f})")
+        for what in ("threads", "files"):
+            third = max(1, len(half) // 3)
+            early, late = (max((r[f"{key}{what}"] for r in part if r[f"{key}{what}"] is not None), default=0)
+                           for part in (half[:third], half[-third:]))
+            lines.append(f"{name}'s {what}: at most {early} early in the second half, {late} late")
+            if late > early + 2:
+                verdicts[name] = "grows"
+    return lines, verdicts
+
+
+def conclude(lines, verdicts, expect_leak, failures):
+    print("\n".join([*lines, *failures]))
+    if expect_leak:
+        seen = all(verdicts.get(name) == "grows" for name in ("program", "engine"))
+        print("both leaks were seen" if seen else "A LEAK WAS NOT SEEN: this soak would show nothing")
+        sys.exit(0 if seen else 1)
+    grows = [name for name, verdict in verdicts.items() if verdict == "grows"]
+    unsure = [name for name, verdict in verdicts.items() if verdict == "unsure"]
+    print(f"it GROWS: {', '.join(grows)}" if grows
+          else f"too short to tell by its error: {', '.join(unsure)}" if unsure else "nothing grows")
+    sys.exit(1 if grows or failures else 3 if unsure else 0)
+
+
+COLUMNS = ["seconds", "rss_kib", "threads", "files", "engine_pid", "engine_start", "engine_rss_kib", "engine_threads", "engine_files"]
 
 
 def main():
@@ -103,11 +199,19 @@ def main():
     parser.add_argument("--instruct-every", type=float, default=30)
     parser.add_argument("--bar", type=float, default=None,
                         help="most KiB an hour; by default 1024 from two hours on, and much wider for shorter runs, in which the warm-up weighs more")
-    parser.add_argument("--expect-leak", action="store_true", help="succeed only when growth is found")
+    parser.add_argument("--expect-leak", action="store_true", help="succeed only when growth is found in both processes")
+    parser.add_argument("--strike-every", type=float, default=0, help="seconds between kills of the engine's process; 0: never")
     parser.add_argument("--csv", default="soak.csv")
+    parser.add_argument("--judge", metavar="FILE", help="judge this CSV file, and run nothing")
     options = parser.parse_args()
+    if options.judge:
+        with open(options.judge) as file:
+            rows = [{k: float(v) if k == "seconds" else int(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+        options.seconds = rows[-1]["seconds"]
     bar = options.bar if options.bar is not None else 1024 * max(1.0, 7200 / options.seconds) ** 1.5
 
+    if options.judge:
+        conclude(*judge(rows, options.seconds, bar), options.expect_leak, [])
     port = free_port()
     camera = Camera(port, options.camera_period)
     camera.start()
@@ -132,22 +236,29 @@ def main():
         clients = [("/api/mjpeg", 0), ("/api/stream", 0), ("/api/mjpeg", 0.2), ("/api/mjpeg", 1e9)]
         for path, pause in clients:
             threading.Thread(target=reader, args=(address, path, pause, done), daemon=True).start()
-        begun, samples, orders = time.monotonic(), [], 0
+        begun, rows, orders, strikes = time.monotonic(), [], 0, 0
         with open(options.csv, "w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["seconds", "rss_kib", "threads", "files"])
+            table.writerow(COLUMNS)
             while (now := time.monotonic() - begun) < options.seconds:
-                if program.poll() is not None:
+                own = held(program.pid)
+                if program.poll() is not None or own is None:
                     log.seek(0)
-                    sys.exit(f"the program ended with {program.returncode}:\n{log.read()[-4000:]}")
-                sample = (now, *held(program.pid))
-                samples.append(sample)
-                table.writerow([round(now, 1), *sample[1:]])
+                    sys.exit(f"the program ended with {program.wait()}:\n{log.read()[-4000:]}")
+                engine = engine_of(program.pid)
+                engine_held = engine and held(engine[0])
+                sample = [round(now, 1), *own, *(engine + engine_held if engine_held else [None] * 5)]
+                rows.append(dict(zip(COLUMNS, sample)))
+                table.writerow(sample)
+                file.flush()
                 if now > (orders + 1) * options.instruct_every:
                     orders += 1
                     request(address, "/api/instruction", {"instruction": f"Say what is number {orders}."})
                     request(address, "/api/status")
                     request(address, "/metrics")
+                if options.strike_every and engine_held and now > (strikes + 1) * options.strike_every:
+                    strikes += 1
+                    os.kill(engine[0], signal.SIGKILL)
                 time.sleep(min(1.0, options.seconds / 60))
         status = json.loads(request(address, "/api/status"))
     finally:
@@ -160,23 +271,16 @@ def main():
             program.kill()
             code = "none, and had to be killed"
 
-    half = [s for s in samples if s[0] > options.seconds / 2]
-    growth = slope([(t, m) for t, m, _, _ in half])
-    third = max(1, len(half) // 3)
-    spread = {name: (max(s[i] for s in half[:third]), max(s[i] for s in half[-third:]))
-              for name, i in (("threads", 2), ("files", 3))}
+    engines = list(dict.fromkeys(row["engine_start"] for row in rows if row["engine_start"]))
     print(f"{options.seconds:.0f} s, {camera.losses} losses of the camera, {status['source']['reconnects']} reconnects, "
-          f"{status['commentary']['looks']} looks, {orders} instructions; ended with {code}")
-    print(f"memory: {samples[0][1]} KiB at the start, {half[0][1]} at half time, {samples[-1][1]} at the end; "
-          f"second half {growth:+.0f} KiB an hour (bar {bar:.0f})")
-    for name, (early, late) in spread.items():
-        print(f"{name}: at most {early} early in the second half, {late} late")
-    grows = growth > bar or any(late > early + 2 for early, late in spread.values())
-    if options.expect_leak:
-        print("the leak was seen" if grows else "THE LEAK WAS NOT SEEN: this soak would show nothing")
-        sys.exit(0 if grows else 1)
-    print("it GROWS" if grows else "nothing grows")
-    sys.exit(1 if grows or code != 0 else 0)
+          f"{status['commentary']['looks']} looks, {orders} instructions, {strikes} kills of the engine; ended with {code}")
+    first = next((row["engine_rss_kib"] for row in rows if row["engine_rss_kib"]), "none")
+    print(f"at the start: program {rows[0]['rss_kib']} KiB, engine {first} KiB; "
+          f"{len(engines)} engine processes in turn")
+    failures = [] if code == 0 else [f"it ended with {code}"]
+    if len(engines) > strikes + 1:
+        failures.append(f"the engine's process was started {len(engines)} times, {strikes + 1} wanted")
+    conclude(*judge(rows, options.seconds, bar), options.expect_leak, failures)
 
 
 if __name__ == "__main__":

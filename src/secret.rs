@@ -28,10 +28,34 @@ pub fn remember(secret: &str) {
     known.sort_by_key(|s| std::cmp::Reverse(s.len()));
 }
 
-/// `text` with every remembered secret replaced by `***`.
+/// How a JSON Web Token begins: `{"` in base64. LiveKit's tickets are such, and there is a new one for each connection.
+const TOKEN_HEAD: &str = "eyJ";
+/// Shorter words that begin so are none.
+const SHORTEST_TOKEN: usize = 32;
+
+/// `text` with every word of the shape of a JSON Web Token replaced by `***`.
+fn mask_tokens(text: &str) -> Cow<'_, str> {
+    let of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let (mut masked, mut from) = (String::new(), 0);
+    while let Some(at) = text[from..].find(TOKEN_HEAD).map(|at| from + at) {
+        let end = text[at..].find(|c| !of_token(c)).map_or(text.len(), |length| at + length);
+        masked.push_str(&text[from..at]);
+        let word = &text[at..end];
+        let is_token = word.len() >= SHORTEST_TOKEN && word.contains('.');
+        masked.push_str(if is_token { "***" } else { word });
+        from = end;
+    }
+    if from == 0 {
+        return Cow::Borrowed(text);
+    }
+    masked.push_str(&text[from..]);
+    Cow::Owned(masked)
+}
+
+/// `text` with every remembered secret, and whatever has the shape of a JSON Web Token, replaced by `***`.
 pub fn mask(text: &str) -> Cow<'_, str> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
-    let mut masked = Cow::Borrowed(text);
+    let mut masked = mask_tokens(text);
     for secret in known.iter() {
         if masked.contains(secret.as_str()) {
             masked = Cow::Owned(masked.replace(secret.as_str(), "***"));
@@ -162,6 +186,17 @@ mod tests {
         assert_eq!(safe.to_string(), "rtsp://cam.lan:554/s?token=***&x=***");
         assert_eq!(safe.expose().as_str(), "rtsp://cam.lan:554/s?token=abc&x=1");
         assert!(!format!("{credentials:?}{safe:?}").contains("ss@w"));
+    }
+
+    #[test]
+    fn what_looks_like_a_token_is_masked_and_words_are_not() {
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln-bmF0dXJl_";
+        assert_eq!(mask(&format!("access_token={token}&x=1 {token}")), "access_token=***&x=1 ***");
+        assert_eq!(
+            mask("eyJ, eyJ.short, eyJ0without0any0dot0in0it0though0long"),
+            "eyJ, eyJ.short, eyJ0without0any0dot0in0it0though0long"
+        );
+        assert_eq!(mask("ä eyJ"), "ä eyJ");
     }
 
     #[test]

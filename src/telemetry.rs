@@ -1,5 +1,8 @@
-//! Logs: tracing to standard error, with every known secret masked on the way out.
+//! Logs: tracing to standard error, with every known secret masked on the way out, and one line a second for what
+//! happens again and again.
 //! Not here: counters (`metrics`), what is worth a line (whoever writes it).
+
+mod repeats;
 
 use crate::error::{Error, Result};
 use crate::secret;
@@ -20,6 +23,7 @@ pub fn start(filter: &str) -> Result<()> {
         .with_env_filter(parsed)
         .with_writer(MaskedStderr)
         .with_ansi(false)
+        .event_format(repeats::Limited::new(tracing_subscriber::fmt::format()))
         .try_init()
         .map_err(|e| Error::internal("log_start", e.to_string()))
 }

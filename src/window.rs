@@ -264,6 +264,39 @@ mod tests {
         }
     }
 
+    /// Real threads on real cores: one puts in, one clears, two read. Whatever they see is whole and in order.
+    #[test]
+    fn threads_see_whole_frames_in_order_within_the_bounds() {
+        let ring = SharedWindow::new(Bounds { frames: 8, bytes: 4096 });
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let done = || over.load(std::sync::atomic::Ordering::Relaxed);
+        std::thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| {
+                    while !done() {
+                        let frames = ring.pick(Pick { frames: 8, stride: 1 });
+                        assert!(frames.windows(2).all(|w| w[1].seq == w[0].seq + 1));
+                        // Each frame is of its number's last byte alone.
+                        assert!(frames.iter().all(|f| f.rgb.iter().all(|byte| *byte == f.seq as u8)));
+                        let (count, bytes, _) = ring.level();
+                        assert!(count <= 8 && (bytes <= 4096 || count == 1));
+                    }
+                });
+            }
+            threads.spawn(|| {
+                while !done() {
+                    ring.clear();
+                    std::thread::sleep(std::time::Duration::from_micros(300));
+                }
+            });
+            for seq in 0..20_000u64 {
+                let rgb = vec![seq as u8; 64 + (seq as usize * 37) % 1000].into();
+                assert!(ring.push(Arc::new(Frame { rgb, ..(*frame(seq, 0)).clone() })));
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+
     #[test]
     fn a_frame_out_of_order_is_refused() {
         let ring = SharedWindow::new(Bounds { frames: 4, bytes: 100 });

@@ -1,7 +1,10 @@
 //! Planted secrets, and the whole program at its most talkative: everything that leaves it is searched for them, in every
 //! form in which they travel. Not here: GStreamer's log by itself (`ingest_secrets`).
-#![cfg(all(feature = "ingest", feature = "llama"))]
+#![cfg(all(feature = "ingest", feature = "llama", feature = "livekit"))]
 
+#[allow(dead_code, reason = "nobody joins its room but the program")]
+#[path = "support/livekit.rs"]
+mod livekit;
 #[path = "support/program.rs"]
 mod program;
 #[path = "support/ingest_rig.rs"]
@@ -37,7 +40,12 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("the token encoded", "t0ken%2Fwith%2Bchars%3D4711"),
     ("the token in base64", "dDBrZW4vd2l0aCtjaGFycz00NzEx"),
     ("the query's value", QUERY),
+    ("LiveKit's secret", livekit::SECRET),
+    ("LiveKit's secret in base64", "cThadDNMd1h2MG5SazVKYlljN1BkSDJzTWZBOXVHZVQ"),
 ];
+/// How LiveKit's tickets (JWTs) begin, in either order of their head. Whoever asks for one gets one, and nobody else.
+const TICKETS: [&str; 2] = ["eyJhbGciOi", "eyJ0eXAiOi"];
+const TICKET_ROUTES: [&str; 2] = ["/api/livekit/token", "/api/streams/other/livekit/token"];
 
 /// Everything that was seen, with where.
 #[derive(Clone, Default)]
@@ -92,6 +100,7 @@ fn no_secret_leaves_the_program_by_any_way() {
     let _camera = rtsp_server(port, &["digest", "admin", "pa:ss@w@rd-4711"], &h264("smpte"));
     let http = HttpPeer::start(tmp());
     let good = format!("rtsp://{WRITTEN}@127.0.0.1:{port}/live?token={QUERY}");
+    let room = livekit::Server::start("secrets");
     let model = tiny_model();
     let mut run = command(&["run", &good, "--server-port", "0", "--model-path", model.to_str().unwrap()]);
     run.env("API_TOKEN", TOKEN)
@@ -99,6 +108,10 @@ fn no_secret_leaves_the_program_by_any_way() {
         .env("GST_DEBUG", "4")
         .env("RUST_LOG", "trace")
         .env("ENABLE_TTS", "true")
+        .env("LIVEKIT_ENABLED", "true")
+        .env("LIVEKIT_URL", room.url())
+        .env("LIVEKIT_API_KEY", livekit::KEY)
+        .env("LIVEKIT_API_SECRET", livekit::SECRET)
         .args(["--threads", "1", "--change-threshold", "0", "--max-tokens", "8", "--reconnect-delay", "0.2"]);
     let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let seen = Seen::default();
@@ -151,6 +164,19 @@ fn no_secret_leaves_the_program_by_any_way() {
         get("/api/streams/other/status", &auth, 500);
         get("/api/streams", &auth, 500);
     }
+    // The room, as the program and as a guest, and without its server.
+    send("POST", "/api/streams/other/start", &auth, r#"{"source":"webcam"}"#);
+    let until = Instant::now() + Duration::from_secs(60);
+    while !seen.has("/api/streams/other/status", "\"livekit_connected\":true") {
+        assert!(Instant::now() < until, "the program did not come into the room");
+        get("/api/streams/other/status", &auth, 500);
+    }
+    for path in TICKET_ROUTES {
+        send("POST", path, &auth, "{}");
+        send("POST", path, "", "{}");
+    }
+    drop(room);
+    get("/api/streams/other/status", &auth, 3000);
     // The whole of a body in other shapes.
     send("POST", "/api/start", &auth, &format!(r#"{{"source":["rtsp://{WRITTEN}@h/"]}}"#));
     send("POST", "/api/start", &auth, &format!(r#""rtsp://{WRITTEN}@h/""#));
@@ -174,6 +200,10 @@ fn no_secret_leaves_the_program_by_any_way() {
         format!("capture_fps: \"rtsp://{WRITTEN}@h/\"\n"),
         format!("api_token: \"{TOKEN}\nstreams\n"),
         format!("streams:\n  door: {{source: \"rtsp://{WRITTEN}@h:99999/\"}}\n"),
+        format!(
+            "livekit_enabled: true\nlivekit_url: \"ftp://h\"\nlivekit_api_key: k\nlivekit_api_secret: \"{}\"\n",
+            livekit::SECRET
+        ),
     ] {
         std::fs::write(&file, text).unwrap();
         let config = file.to_str().unwrap();
@@ -195,7 +225,14 @@ fn no_secret_leaves_the_program_by_any_way() {
     assert!(seen.has("stderr", "source streaming") && seen.has("stderr", "gstreamer"), "the camera was watched");
     assert!(seen.has("/api/stream", "event: status") && seen.has("/api/mjpeg", "--frame"));
     assert!(seen.has("/api/streams/other/status", "refused the user name or password"));
+    let ticket = |text: &str| TICKETS.iter().any(|head| text.contains(head));
     let all = seen.0.lock().unwrap();
+    assert!(
+        TICKET_ROUTES.iter().all(|route| all.iter().any(|(place, text)| place == route && ticket(text))),
+        "no ticket"
+    );
+    let strayed = all.iter().find(|(place, text)| !TICKET_ROUTES.contains(&place.as_str()) && ticket(text));
+    assert!(strayed.is_none(), "a ticket to the room on {}", strayed.unwrap().0);
     let bytes: usize = all.iter().map(|(_, text)| text.len()).sum();
     println!("{} pieces, {bytes} bytes searched for {} forms", all.len(), FORBIDDEN.len());
     let found: Vec<_> = all

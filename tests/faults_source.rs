@@ -9,7 +9,7 @@ mod faults;
 mod rig;
 
 use faults::{FaultProxy, Mode, answering, cpu_seconds, held, rtsp_describe};
-use rig::{HttpPeer, Rig, free_port, h264, quick, rtsp_server, tmp};
+use rig::{HttpPeer, JUMPS, Rig, clip, free_port, h264, jumping, quick, rtsp_server, tmp};
 use std::time::{Duration, Instant};
 use vidette::ingest::IngestConfig;
 use vidette::source::{SourceFault, SourceState};
@@ -35,17 +35,30 @@ fn patient() -> IngestConfig {
 async fn an_rtsp_camera_comes_back_after_every_kind_of_loss() {
     let port = free_port();
     let _server = rtsp_server(port, &[], &h264("smpte"));
-    let proxy = FaultProxy::start(port).await;
+    // Cut off within the answer to DESCRIBE.
+    comes_back(port, Mode::CutAfter(500), |port| format!("rtsp://127.0.0.1:{port}/live")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http_camera_comes_back_after_every_kind_of_loss() {
+    let peer = HttpPeer::start(tmp());
+    // Cut off within the first picture.
+    comes_back(peer.port, Mode::CutAfter(500), |port| format!("http://127.0.0.1:{port}/mjpeg")).await;
+}
+
+async fn comes_back(server: u16, cut: Mode, url: impl Fn(u16) -> String) {
+    let proxy = FaultProxy::start(server).await;
     let rig = Rig::new(patient());
-    rig.source.start(&format!("rtsp://127.0.0.1:{}/live", proxy.port)).await.unwrap();
+    rig.source.start(&url(proxy.port)).await.unwrap();
     rig.streaming().await;
+    let lost = [SourceFault::Network, SourceFault::Ended, SourceFault::BadStream];
+    let silent = [SourceFault::Stalled, SourceFault::ConnectTimeout];
     let losses = [
-        (Mode::Reset, &[SourceFault::Network, SourceFault::Ended][..]),
-        (Mode::Refuse, &[SourceFault::Network, SourceFault::Ended]),
-        (Mode::Blackhole, &[SourceFault::Stalled, SourceFault::ConnectTimeout]),
-        (Mode::HalfOpen, &[SourceFault::Stalled, SourceFault::ConnectTimeout]),
-        // Within the answer to DESCRIBE.
-        (Mode::CutAfter(500), &[SourceFault::Network, SourceFault::Ended]),
+        (Mode::Reset, &lost[..2]),
+        (Mode::Refuse, &lost[..2]),
+        (Mode::Blackhole, &silent[..]),
+        (Mode::HalfOpen, &silent[..]),
+        (cut, &lost[..]),
     ];
     for ((mode, faults), returns) in losses.into_iter().zip(1..) {
         let begun = Instant::now();
@@ -65,6 +78,53 @@ async fn an_rtsp_camera_comes_back_after_every_kind_of_loss() {
         assert_eq!((status.fault, status.message), (None, None));
     }
     assert!(rig.end().await < Duration::from_secs(5));
+}
+
+/// H.264, then motion JPEG in another size, then H.264 again: cameras do this when somebody sets them anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_that_comes_back_with_another_codec_and_size_is_followed() {
+    let port = free_port();
+    let jpeg = "( videotestsrc is-live=true pattern=red ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! jpegenc ! \
+                rtpjpegpay name=pay0 )";
+    let rig = Rig::new(patient());
+    let mut decoders = Vec::new();
+    for (launch, width) in [(h264("smpte"), 640), (jpeg.to_owned(), 320), (h264("smpte"), 640)] {
+        let server = rtsp_server(port, &[], &launch);
+        if decoders.is_empty() {
+            rig.source.start(&format!("rtsp://127.0.0.1:{port}/live")).await.unwrap();
+        }
+        let seen = rig.until("this picture", 30.0, |s| s.state == SourceState::Streaming && s.width == width).await;
+        decoders.push(seen.decoder.unwrap());
+        drop(server);
+        rig.until("loss", 20.0, |s| s.state != SourceState::Streaming).await;
+    }
+    println!("decoders in turn: {decoders:?}");
+    assert!(decoders[0] != decoders[1] && decoders[0] == decoders[2], "{decoders:?}");
+    rig.end().await;
+}
+
+/// A head, and then nothing: every attempt ends by itself, and when it sends after all, it is watched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_that_answers_and_never_sends_is_asked_again() {
+    let peer = HttpPeer::start(tmp());
+    let sends = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (asked, video) = (std::sync::Arc::clone(&sends), peer.url("/mjpeg"));
+    let port = answering(move |_| {
+        Some(if asked.load(std::sync::atomic::Ordering::SeqCst) {
+            format!("HTTP/1.1 302 Found\r\nLocation: {video}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+        } else {
+            b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n".to_vec()
+        })
+    })
+    .await;
+    let rig = Rig::new(IngestConfig { connect_timeout: Duration::from_secs(1), ..patient() });
+    rig.source.start(&format!("http://127.0.0.1:{port}/x")).await.unwrap();
+    let told = rig.until("three attempts", 30.0, |s| s.attempt >= 3 && s.fault.is_some()).await;
+    assert_eq!(told.fault, Some(SourceFault::ConnectTimeout), "{told:?}");
+    sends.store(true, std::sync::atomic::Ordering::SeqCst);
+    rig.streaming().await;
+    assert_eq!(rig.status().pipelines_abandoned, 0);
+    rig.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -224,4 +284,82 @@ async fn pictures_that_claim_any_size_break_nothing() {
     let grown = held("self").kib.saturating_sub(before);
     println!("memory grew by {grown} KiB");
     assert!(grown < 300 << 10, "{grown} KiB");
+}
+
+/// Watches for some seconds: how many frames came, the longest time without one, and how often a time stamp did not
+/// follow the one before.
+async fn watched(rig: &Rig, seconds: f64) -> (usize, Duration, usize) {
+    let (begun, mut next) = (Instant::now(), 0);
+    let (mut frames, mut longest, mut jumps): (usize, _, usize) = (0, Duration::ZERO, 0);
+    let mut last: Option<std::sync::Arc<vidette::frame::Frame>> = None;
+    while begun.elapsed() < Duration::from_secs_f64(seconds) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for frame in rig.window.read_from(next).expect("the window holds more than what comes meanwhile") {
+            if let Some(last) = &last {
+                assert!(frame.seq > last.seq && frame.captured >= last.captured, "{} after {}", frame.seq, last.seq);
+                longest = longest.max(frame.captured - last.captured);
+                let step = frame.pts.zip(last.pts).and_then(|(new, old)| new.checked_sub(old));
+                jumps += usize::from(!step.is_some_and(|step| step > Duration::ZERO && step < Duration::from_secs(2)));
+            }
+            (next, frames) = (frame.seq + 1, frames + 1);
+            last = Some(frame);
+        }
+    }
+    (frames, longest, jumps)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cameras_clock_may_jump_as_it_likes() {
+    let port = free_port();
+    let _server = rtsp_server(port, &[], &jumping());
+    let rig = Rig::new(patient());
+    rig.source.start(&format!("rtsp://127.0.0.1:{port}/live")).await.unwrap();
+    rig.streaming().await;
+    // Each jump comes twice.
+    let seconds = 2.0 * JUMPS.len() as f64 + 1.0;
+    let (frames, longest, jumps) = watched(&rig, seconds).await;
+    let status = rig.status();
+    println!(
+        "RTSP, {JUMPS:?}: {frames} frames of {:.0}, longest time without one {longest:.2?}, {jumps} stamps that did not \
+         follow, {} reconnects",
+        10.0 * seconds,
+        status.reconnects
+    );
+    let laps = std::fs::read_to_string(rig::jumps_file(&port.to_string())).expect("the camera's clock jumped");
+    println!("laps of its clock: {laps}");
+    assert!(laps.parse::<usize>().unwrap() >= JUMPS.len(), "{laps}");
+    // Whatever the camera's clock says, the pictures go on, in order.
+    assert!(frames > 3 * JUMPS.len() && longest < Duration::from_secs(8), "{status:?}");
+    rig.until("streaming still", 20.0, |s| s.state == SourceState::Streaming).await;
+    assert_eq!(rig.status().pipelines_abandoned, 0);
+    assert!(rig.end().await < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_files_time_stamps_may_jump_as_they_like() {
+    let piece = |name: &str, from: &str| {
+        let made = clip(
+            name,
+            &format!(
+                "-f lavfi -i testsrc2=s=320x240:r=25 -t 1 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 25 \
+                 -output_ts_offset {from} -f mpegts"
+            ),
+        );
+        std::fs::read(made).unwrap()
+    };
+    let (now, later) = (piece("now.ts", "1"), piece("later.ts", "3601"));
+    let whole = tmp().join(format!("{}-jumps.ts", std::process::id()));
+    // An hour ahead, an hour back, and the same once more.
+    std::fs::write(&whole, [&now[..], &later, &now, &now].concat()).unwrap();
+    let rig = Rig::new(patient());
+    rig.source.start(whole.to_str().unwrap()).await.unwrap();
+    rig.streaming().await;
+    let (frames, longest, jumps) = watched(&rig, 10.0).await;
+    let status = rig.status();
+    println!(
+        "a file: {frames} frames of 100, longest time without one {longest:.2?}, {jumps} stamps that did not follow, {:?}",
+        status.message
+    );
+    assert!(frames > 20, "{status:?}");
+    rig.end().await;
 }

@@ -108,6 +108,14 @@ proptest! {
     }
 
     #[test]
+    fn bodies(text in prop_oneof![
+        pieces(&["{", "}", "[", "]", "\"source\"", "\"instruction\"", "\"x\"", ":", ",", "null", "1e999", "\\u0000", "\"", " "]),
+        "\\PC{0,60}"
+    ]) {
+        inputs::body(text.as_bytes());
+    }
+
+    #[test]
     fn instructions(text in prop_oneof![
         pieces(&["Tell me", " ", "\n", "\t", "\u{0}", "\u{7f}", "\u{85}", "<|im_end|>", "🦆", "\u{202e}", "é"]), "[\\x00-\\x{10ffff}]{0,3000}"
     ]) {

@@ -213,6 +213,8 @@ struct Looks {
 
 impl Looks {
     fn take(&mut self, look: Look, tail: Bytes) {
+        #[cfg(feature = "leak-on-purpose")]
+        std::mem::forget(std::hint::black_box(vec![1u8; 64 * 1024]));
         let id = look.id;
         self.running.retain(|_, cancel| Arc::strong_count(cancel) > 1);
         let handle = match self.job(look, tail) {

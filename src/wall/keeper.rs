@@ -6,7 +6,7 @@ use super::ending::End;
 use super::intake::Intake;
 use super::launch::Launch;
 use super::shelf::Shelf;
-use super::vigil::{Restarts, Run, TICKS, Vigil};
+use super::vigil::{Restarts, Run, Vigil, tick_of};
 use super::voice::{ProcessVoice, VoiceDesk, VoiceTalk};
 use super::wire::{self, FROM_CHILD, FromChild, Look, Sent, Setup, TO_CHILD, ToChild, Told, Unpacker, pack};
 use crate::engine::{
@@ -20,7 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -102,7 +102,7 @@ fn greeting(launch: &Launch, config: &EngineConfig) -> Result<Bytes, String> {
         build: wire::BUILD.to_owned(),
         parent: std::process::id(),
         log: launch.log.clone(),
-        pulse: launch.stall / TICKS / 2,
+        pulse: tick_of(launch.stall),
         engine: config.clone(),
         backends: launch.backends.clone(),
     };
@@ -278,9 +278,9 @@ impl<'k> Child<'k> {
             handed: HashMap::new(),
             shelf: Shelf::default(),
             out: VecDeque::new(),
-            vigil: Vigil::default(),
+            vigil: Vigil::new(keeper.launch.stall),
             voice: VoiceTalk::new(Arc::clone(&keeper.voice)),
-            voice_vigil: Vigil::default(),
+            voice_vigil: Vigil::new(keeper.launch.stall),
         }
     }
 
@@ -293,9 +293,10 @@ impl<'k> Child<'k> {
     async fn serve(&mut self, mut socket: UnixStream) -> End {
         let stall = self.keeper.launch.stall;
         self.out.push_back(self.keeper.greeting.clone());
-        let mut ticks = tokio::time::interval(stall / TICKS);
+        let mut ticks = tokio::time::interval(tick_of(stall));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
+        let mut ticked = Instant::now();
         let (mut reader, mut writer) = socket.split();
         let mut heard = Unpacker::new(FROM_CHILD);
         let stopped = self.keeper.stopped.clone();
@@ -318,16 +319,19 @@ impl<'k> Child<'k> {
                     Err(error) => { tracing::debug!(%error, "the engine's process does not listen"); self.out.clear(); }
                 },
                 () = bell.notified() => {}
-                _ = ticks.tick() => if self.is_hung() { return End::Hung(stall) },
+                _ = ticks.tick() => {
+                    let passed = std::mem::replace(&mut ticked, Instant::now()).elapsed();
+                    if self.is_hung(passed) { return End::Hung(stall) }
+                }
             }
         }
     }
 
     /// Another tick has passed.
-    fn is_hung(&mut self) -> bool {
+    fn is_hung(&mut self, passed: Duration) -> bool {
         let (beats, working, loading) = self.voice.pulse();
         self.voice_vigil.told(beats, working);
-        self.voice_vigil.tick(loading) || self.vigil.tick(self.ready.is_none())
+        self.voice_vigil.tick(passed, loading) || self.vigil.tick(passed, self.ready.is_none())
     }
 
     fn wrote(&mut self, mut bytes: usize) {

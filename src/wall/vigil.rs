@@ -4,32 +4,47 @@
 use crate::backoff::Backoff;
 use std::time::Duration;
 
-/// Ticks in the time after which a child counts as hung.
-pub(super) const TICKS: u32 = 10;
+/// Looks for signs of life in the time after which a child counts as hung, at least; and the longest time between two.
+const LOOKS: u32 = 20;
+const LONGEST_TICK: Duration = Duration::from_millis(250);
 /// Loading has steps that tell nothing in between, so it may take this many times as long.
 const LOADING: u32 = 5;
+/// A tick counts as this many at most, however long it took.
+const LATE: u32 = 2;
 
-/// Counts the ticks without a sign of life. Ticks, not time: when this process itself was held up, as by a debugger,
-/// only one of them is lost.
-#[derive(Debug, Default)]
+/// How often to look for signs of life, which is also how often the child tells them: a hang is noticed that much
+/// beyond the limit, twice.
+pub(super) fn tick_of(limit: Duration) -> Duration {
+    (limit / LOOKS).min(LONGEST_TICK)
+}
+
+/// Adds up the time without a sign of life. When this process itself was held up, as by a debugger, that time counts as
+/// two ticks only; when its ticks come somewhat late, as on a busy machine, the time counts in full.
+#[derive(Debug)]
 pub(super) struct Vigil {
+    limit: Duration,
     beats: u64,
-    silent: u32,
+    silent: Duration,
 }
 
 impl Vigil {
+    /// One that lets a child be silent for `limit`.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, beats: 0, silent: Duration::ZERO }
+    }
+
     /// The child told its pulse.
     pub(super) fn told(&mut self, beats: u64, working: bool) {
         if !working || beats != self.beats {
-            self.silent = 0;
+            self.silent = Duration::ZERO;
         }
         self.beats = beats;
     }
 
-    /// True when it counts as hung.
-    pub(super) fn tick(&mut self, loading: bool) -> bool {
-        self.silent += 1;
-        self.silent > if loading { TICKS * LOADING } else { TICKS }
+    /// `passed` is the time since the last tick. True when the child counts as hung.
+    pub(super) fn tick(&mut self, passed: Duration, loading: bool) -> bool {
+        self.silent += passed.min(tick_of(self.limit) * LATE);
+        self.silent > if loading { self.limit * LOADING } else { self.limit }
     }
 }
 
@@ -84,27 +99,42 @@ mod tests {
 
     #[test]
     fn silence_while_working_is_a_hang_and_silence_at_rest_is_none() {
-        let mut vigil = Vigil::default();
+        let limit = Duration::from_secs(4);
+        let tick = tick_of(limit);
+        let mut vigil = Vigil::new(limit);
         for _ in 0..100 {
             vigil.told(7, false);
-            assert!(!vigil.tick(false), "at rest");
+            assert!(!vigil.tick(tick, false), "at rest");
         }
         for beats in 8..100 {
             vigil.told(beats, true);
-            assert!(!vigil.tick(false), "at work");
+            assert!(!vigil.tick(tick, false), "at work");
         }
-        let mut ticks = 0;
-        loop {
-            // It says the same again and again: its other threads live, the engine's does not.
+        // It says the same again and again: its other threads live, the engine's does not. On time and late.
+        for step in [tick, tick * 3 / 2] {
+            vigil.told(1, false);
             vigil.told(99, true);
-            ticks += 1;
-            if vigil.tick(false) {
-                break;
+            let mut silent = Duration::ZERO;
+            loop {
+                vigil.told(99, true);
+                silent += step;
+                if vigil.tick(step, false) {
+                    break;
+                }
             }
+            assert!(silent > limit && silent <= limit + step, "{silent:?}");
         }
-        assert!((TICKS..=TICKS + 2).contains(&ticks), "{ticks}");
-        let mut vigil = Vigil::default();
-        assert_eq!((0..1000).take_while(|_| !vigil.tick(true)).count() as u32, TICKS * LOADING, "nothing at all");
+        let mut vigil = Vigil::new(limit);
+        assert_eq!((0..1000).take_while(|_| !vigil.tick(tick, true)).count() as u32, LOOKS * LOADING, "nothing at all");
+        let mut vigil = Vigil::new(limit);
+        assert!(!vigil.tick(Duration::from_secs(3600), false), "it was us who slept");
+    }
+
+    #[test]
+    fn a_hang_is_noticed_soon_after_any_limit() {
+        for limit in [0.5, 4.0, 60.0, 86_400.0].map(Duration::from_secs_f64) {
+            assert!(2 * tick_of(limit) <= Duration::from_millis(500) && tick_of(limit) >= Duration::from_millis(20));
+        }
     }
 
     #[test]

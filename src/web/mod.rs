@@ -27,3 +27,9 @@ pub use probe::probe;
 pub use routes::{Access, Body, ROUTES, Route};
 pub use server::{bind, serve};
 pub use tls::{Certificate, Tls};
+
+/// Whether a body of these bytes has fields that `POST /api/start` could take. For the fuzz targets.
+#[doc(hidden)]
+pub fn takes_body(bytes: &[u8]) -> bool {
+    body::fields(bytes, ["source", "instruction", "profile"]).is_ok()
+}

@@ -221,6 +221,14 @@ pub fn serve_rtsp() {
     factory.set_launch(arguments[1]);
     factory.set_shared(true);
     factory.set_latency(0);
+    let told = jumps_file(arguments[0]);
+    factory.connect_media_configure(move |_, media| {
+        if let Ok(bin) = media.element().downcast::<gst::Bin>()
+            && bin.by_name("jumps").is_some()
+        {
+            jump(&bin.by_name("pay0").unwrap().static_pad("src").unwrap(), told.clone());
+        }
+    });
     if let [kind, user, password] = arguments[2..] {
         let auth = gstreamer_rtsp_server::RTSPAuth::new();
         let token = gstreamer_rtsp_server::RTSPToken::builder().field("media.factory.role", "user").build();
@@ -238,6 +246,61 @@ pub fn serve_rtsp() {
     let _source = server.attach(None).unwrap();
     println!("\npeer is ready");
     gst::glib::MainLoop::new(None, false).run();
+}
+
+/// Ticks of RTP's clock for video in an hour.
+const HOUR: u32 = 3600 * 90_000;
+/// What a clock does that jumps, each for a second of 25 frames.
+pub const JUMPS: [&str; 7] =
+    ["an hour ahead", "an hour back", "the same for every frame", "backwards", "0", "as it should be", "anything"];
+
+/// H.264 whose RTP time stamps do all of [`JUMPS`] in turn, again and again, for [`rtsp_server`].
+pub fn jumping() -> String {
+    h264("ball").replace("! rtph264pay", "! identity name=jumps ! rtph264pay")
+}
+
+/// Where the server at this port notes how many jumps its clock has made.
+pub fn jumps_file(port: &str) -> PathBuf {
+    tmp().join(format!("jumps-{port}"))
+}
+
+/// Rewrites the RTP time stamps of what passes.
+fn jump(pad: &gst::Pad, told: PathBuf) {
+    let counted = Mutex::new((0u32, None));
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+        let rewrite = |buffer: &mut gst::BufferRef| {
+            let (frames, last) = &mut *counted.lock().unwrap();
+            let Ok(mut packet) = buffer.map_writable() else { return };
+            let stamp = u32::from_be_bytes(packet[4..8].try_into().unwrap());
+            // All packets of a frame share its stamp.
+            if last.replace(stamp) != Some(stamp) {
+                *frames += 1;
+                if *frames % 25 == 0 {
+                    std::fs::write(&told, (*frames / 25).to_string()).unwrap();
+                }
+            }
+            let (lap, within) = (*frames / 25 % JUMPS.len() as u32, *frames % 25);
+            let new = match lap {
+                0 => stamp.wrapping_add(HOUR),
+                1 => stamp.wrapping_sub(HOUR),
+                2 => stamp.wrapping_sub(within * 3600),
+                3 => stamp.wrapping_sub(within * 7200),
+                4 => 0,
+                5 => stamp,
+                _ => frames.wrapping_mul(2_654_435_761),
+            };
+            packet[4..8].copy_from_slice(&new.to_be_bytes());
+        };
+        match &mut info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => rewrite(buffer.make_mut()),
+            Some(gst::PadProbeData::BufferList(list)) => {
+                let list = list.make_mut();
+                (0..list.len()).for_each(|at| rewrite(list.get_mut(at).unwrap()));
+            }
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// VLC as an RTSP server of a file. It refuses to run as root, so another user is taken then.

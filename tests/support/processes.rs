@@ -1,5 +1,6 @@
 //! What the tests of supervision look at: a viewer of the video, and the insides of processes.
 //! Not here: faults and what is expected of them (`tests/supervision.rs`).
+#![allow(dead_code, reason = "every test file takes its own part")]
 
 use crate::program::{Parts, Program};
 use std::path::Path;
@@ -17,11 +18,11 @@ pub struct Viewer {
 }
 
 /// What a viewer saw.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub pictures: u64,
-    /// Numbers that were left out.
-    pub missed: u64,
+    /// Numbers that were left out: when that was noticed, and how many.
+    pub gaps: Vec<(Instant, u64)>,
     pub longest_wait: Duration,
 }
 
@@ -40,7 +41,9 @@ impl Viewer {
                     let picture = parts.next();
                     assert!(picture.seq > last && picture.jpeg.len() > 100, "pictures advance");
                     seen.longest_wait = seen.longest_wait.max(at.elapsed());
-                    seen.missed += picture.seq - last - 1;
+                    if picture.seq > last + 1 {
+                        seen.gaps.push((Instant::now(), picture.seq - last - 1));
+                    }
                     seen.pictures += 1;
                     pictures.store(seen.pictures, Ordering::Relaxed);
                     (last, at) = (picture.seq, Instant::now());
