@@ -92,7 +92,7 @@ fn wrong_uses_are_told() {
         &["--random", "huge"],
         &["--random", "tiny", "--looks", "0"],
         &["--random", "tiny", "--period", "-1"],
-        &["--random", "tiny", "--streams", "65"],
+        &["--random", "tiny", "--streams", "257"],
     ] {
         let (code, said) = told(arguments);
         assert_eq!(code, Some(64), "{arguments:?}: {said}");

@@ -119,7 +119,7 @@ impl<'m> Desk<'m> {
         Self { layout, speech, session, eye, at_once: at_once.max(1), pulse, running: Vec::new() }
     }
 
-    /// From now on frames are encoded on threads of their own, and each prompt is decoded as its frames come.
+    /// From now on frames are encoded on threads of their own, and the prompt of a look that is alone is decoded as its frames come.
     ///
     /// # Errors
     /// When there can be no thread.
