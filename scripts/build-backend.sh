@@ -4,6 +4,7 @@
 #   build-backend.sh cuda [FOLDER]
 # CUDA_ARCHITECTURES names the cards, in CMake's words: native (this machine's, the default where there is one),
 # 89-real (RTX 40), "75;80;86;89;90;100;120" (Turing to Blackwell, for a container). CUDACXX names nvcc.
+# BACKEND_SOURCE is the folder of one that ggml does not have.
 set -eu
 cd "$(dirname "$0")/.."
 backend=$1
@@ -14,6 +15,7 @@ sources=${LLAMA_CPP:-$(${CARGO:-cargo} metadata --locked --format-version 1 |
 mkdir -p "$folder"
 built=${BUILD_DIR:-target/backends/$backend}
 cmake -S packaging/backends -B "$built" -DCMAKE_BUILD_TYPE=Release -DLLAMA_CPP="$sources" -DBACKEND="$backend" \
+    ${BACKEND_SOURCE:+-DBACKEND_SOURCE="$BACKEND_SOURCE"} \
     ${CUDA_ARCHITECTURES:+-DCMAKE_CUDA_ARCHITECTURES="$CUDA_ARCHITECTURES"} >"$built.log" 2>&1 ||
     { cat "$built.log" >&2; exit 1; }
 cmake --build "$built" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}"

@@ -23,6 +23,12 @@ impl StreamLabel {
     }
 }
 
+/// Label of what belongs to a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceLabel {
+    device: String,
+}
+
 /// Buckets in seconds around what a look costs: a few milliseconds on a GPU, tens of seconds on a weak CPU.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.6, 2.5, 5.0, 10.0, 30.0];
 
@@ -145,6 +151,9 @@ pub struct Metrics {
     process_cpu: Gauge<i64, AtomicI64>,
     process_files: Gauge<i64, AtomicI64>,
     process_threads: Gauge<i64, AtomicI64>,
+    /// Families, so that there is no series without a GPU.
+    gpu_memory_used: Family<DeviceLabel, Gauge<i64, AtomicI64>>,
+    gpu_memory: Family<DeviceLabel, Gauge<i64, AtomicI64>>,
 }
 
 impl Default for Metrics {
@@ -216,6 +225,8 @@ impl Metrics {
             process_cpu: Gauge::default(),
             process_files: Gauge::default(),
             process_threads: Gauge::default(),
+            gpu_memory_used: Family::default(),
+            gpu_memory: Family::default(),
         };
         let r = &mut m.registry;
         r.register("frames", "Frames put into the window", m.frames.clone());
@@ -293,6 +304,8 @@ impl Metrics {
         r.register("process_cpu_milliseconds", "Processor time of all threads so far", self.process_cpu.clone());
         r.register("process_open_fds", "Open file descriptors", self.process_files.clone());
         r.register("process_threads", "Threads", self.process_threads.clone());
+        r.register("gpu_memory_used_bytes", "Memory of the GPU in use, by whomever", self.gpu_memory_used.clone());
+        r.register("gpu_memory_bytes", "Memory of the GPU", self.gpu_memory.clone());
         let version = [("version", env!("CARGO_PKG_VERSION"))].map(|(k, v)| (k.to_owned(), v.to_owned()));
         r.register("build", "The program's version", Info::new(version.to_vec()));
     }
@@ -305,6 +318,17 @@ impl Metrics {
         self.process_cpu.set((cpu_s * 1e3) as i64);
         self.process_files.set(whole(entries("/proc/self/fd")));
         self.process_threads.set(whole(entries("/proc/self/task")));
+    }
+
+    /// Notes the memory of the GPU that is computed on, bytes used and in all; `None` without one.
+    pub fn note_gpu(&self, gpu: Option<(&str, u64, u64)>) {
+        self.gpu_memory_used.clear();
+        self.gpu_memory.clear();
+        let Some((device, used, total)) = gpu else { return };
+        let label = DeviceLabel { device: device.to_owned() };
+        let whole = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.gpu_memory_used.get_or_create(&label).set(whole(used));
+        self.gpu_memory.get_or_create(&label).set(whole(total));
     }
 
     fn register_sound(&mut self) {
@@ -360,5 +384,20 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("vidette_frames_total{stream=\"main\"} 3"), "{text}");
         assert!(text.contains("vidette_first_token_seconds_bucket{le=\"0.35\",stream=\"main\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn a_gpu_has_series_only_while_there_is_one() {
+        let metrics = Metrics::new();
+        let series = || {
+            let text = metrics.encode();
+            text.lines().filter(|l| l.starts_with("vidette_gpu")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(series().is_empty());
+        metrics.note_gpu(Some(("a card", 3, u64::MAX)));
+        let used = "vidette_gpu_memory_used_bytes{device=\"a card\"} 3".to_owned();
+        assert_eq!(series(), [used, format!("vidette_gpu_memory_bytes{{device=\"a card\"}} {}", i64::MAX)]);
+        metrics.note_gpu(None);
+        assert!(series().is_empty());
     }
 }

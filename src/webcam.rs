@@ -94,6 +94,10 @@ pub struct RoomStatus {
     pub reconnects: u64,
     /// Encoded pictures lost because the decoder was too slow.
     pub frames_dropped: u64,
+    /// Pictures that came and were of no use, because one before them was lost on the way.
+    pub frames_undecodable: u64,
+    /// Times that a key frame was asked for: at the beginning of each camera, and after losses.
+    pub keyframes_asked: u64,
 }
 
 /// The receiving end of a camera's pictures; the decoder's.
@@ -103,6 +107,7 @@ pub struct Camera {
     pub status: watch::Receiver<RoomStatus>,
     wanted: watch::Sender<bool>,
     keyframe: Arc<Notify>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Camera {
@@ -115,6 +120,14 @@ impl Camera {
     pub fn ask_for_keyframe(&self) {
         self.keyframe.notify_one();
     }
+
+    /// Counts a picture that the decoder was too slow for. The `first` of several in a row has a key frame asked for.
+    pub fn lost(&self, first: bool) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        if first {
+            self.ask_for_keyframe();
+        }
+    }
 }
 
 /// The sending end; the room's.
@@ -125,7 +138,7 @@ pub struct CameraFeed {
     /// Ends when the [`Camera`] is dropped: the stream is gone.
     pub wanted: watch::Receiver<bool>,
     pub keyframe: Arc<Notify>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 impl CameraFeed {
@@ -161,15 +174,15 @@ pub fn camera() -> (CameraFeed, Camera) {
     let (frames_in, frames) = mpsc::channel(QUEUE);
     let (status_in, status) = watch::channel(RoomStatus::default());
     let (wanted_in, wanted) = watch::channel(false);
-    let keyframe = Arc::new(Notify::new());
+    let (keyframe, dropped) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
     let feed = CameraFeed {
         frames: frames_in,
         status: status_in,
         wanted,
         keyframe: Arc::clone(&keyframe),
-        dropped: AtomicU64::new(0),
+        dropped: Arc::clone(&dropped),
     };
-    (feed, Camera { frames, status, wanted: wanted_in, keyframe })
+    (feed, Camera { frames, status, wanted: wanted_in, keyframe, dropped })
 }
 
 /// What a browser needs to join a stream's room. The answer of `POST /api/livekit/token`.
@@ -229,6 +242,9 @@ mod tests {
         assert_eq!(camera.frames.recv().await.unwrap().track, 0);
         feed.tell(|status| status.people = 1);
         assert!(!camera.status.has_changed().unwrap(), "nothing changed");
+        camera.lost(false);
+        feed.tell(|_| {});
+        assert_eq!(camera.status.borrow().frames_dropped, 4, "also those lost behind it");
         drop(camera);
         assert!(feed.wanted.has_changed().is_err(), "the stream's end is seen");
     }

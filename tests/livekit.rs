@@ -4,10 +4,13 @@
 
 #[path = "support/livekit.rs"]
 mod livekit;
+#[path = "support/lossy.rs"]
+mod lossy;
 #[path = "support/program.rs"]
 mod program;
 
 use livekit::{KEY, Person, SECRET, Server};
+use lossy::Lossy;
 use program::{Program, command, tiny_model};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -24,9 +27,14 @@ const PATIENT: Duration = Duration::from_secs(PATIENCE);
 
 /// The program with its room on that server.
 fn program(url: &str, secret: &str, more: &[&str]) -> Program {
+    program_trying(url, secret, ["0.2", "1"], more)
+}
+
+/// The same, with these waits between attempts.
+fn program_trying(url: &str, secret: &str, [first, longest]: [&str; 2], more: &[&str]) -> Program {
     let model = tiny_model();
     let mut args = vec!["run", "--server-port", "0", "--model-path", model.to_str().unwrap()];
-    args.extend(["--reconnect-delay", "0.2", "--max-reconnect-delay", "1"]);
+    args.extend(["--reconnect-delay", first, "--max-reconnect-delay", longest]);
     args.extend(more);
     let mut command = command(&args);
     command.env("LIVEKIT_ENABLED", "true").env("LIVEKIT_URL", url);
@@ -49,9 +57,9 @@ fn streaming(status: &Value) -> bool {
     status["source"]["state"] == "streaming"
 }
 
-/// The mean colour of the newest picture, and its size; `None` while there is none, as between two sources.
-fn picture(program: &Program) -> Option<([f64; 3], (u32, u32))> {
-    let (code, jpeg) = program.get("/api/frame");
+/// The mean colour of a stream's newest picture, and its size; `None` while there is none, as between two sources.
+fn picture(program: &Program, stream: &str) -> Option<([f64; 3], (u32, u32))> {
+    let (code, jpeg) = program.get(&format!("/api/streams/{stream}/frame"));
     if code == 503 {
         return None;
     }
@@ -72,15 +80,24 @@ fn near(colour: [f64; 3], wanted: [f64; 3]) -> bool {
 }
 
 fn until_colour(program: &Program, wanted: [f64; 3]) -> (u32, u32) {
+    until_colour_of(program, "main", wanted)
+}
+
+fn until_colour_of(program: &Program, stream: &str, wanted: [f64; 3]) -> (u32, u32) {
     let until = Instant::now() + PATIENT;
     loop {
-        let seen = picture(program);
+        let seen = picture(program, stream);
         if let Some((colour, size)) = seen
             && near(colour, wanted)
         {
             return size;
         }
-        assert!(Instant::now() < until, "{seen:?} instead of {wanted:?}\n{}", program.log());
+        assert!(
+            Instant::now() < until,
+            "{seen:?} instead of {wanted:?}: {:#}\n{}",
+            program.json("/api/status"),
+            program.log()
+        );
     }
 }
 
@@ -166,6 +183,172 @@ fn a_server_that_was_killed_or_froze_is_joined_again() {
 }
 
 #[test]
+fn every_codec_is_decoded_and_of_several_sizes_the_one_that_is_enough_is_taken() {
+    let server = Server::start("codecs");
+    let program = program(&server.url(), SECRET, &[]);
+    watch_webcam(&program);
+    for codec in ["vp9", "h264"] {
+        let mut person = Person::join(&ticket(&program), &[codec]);
+        for colour in [[30, 60, 210], [30, 200, 40]] {
+            person.say(&format!("color {} {} {}", colour[0], colour[1], colour[2]));
+            until_colour(&program, colour.map(f64::from));
+        }
+        let status = program.json("/api/status");
+        let decoder = status["source"]["decoder"].as_str().unwrap_or_default().to_lowercase();
+        assert!(decoder.contains(codec), "{codec}: {status:#}");
+        drop(person);
+        program.until("nobody there", PATIENCE, |s| s["livekit"]["people"] == 0);
+    }
+
+    let wide = |how: &[&str]| {
+        let person = Person::join(&ticket(&program), how);
+        person.until("sending all of it", |e| {
+            e["sizes"].as_array().is_some_and(|sizes| sizes.contains(&json!([1280, 720])))
+        });
+        person
+    };
+    // One size is all there is.
+    let person = wide(&["vp8", "1280x720"]);
+    program.until("the one size", PATIENCE, |s| streaming(s) && s["source"]["width"] == 1280);
+    drop(person);
+    program.until("nobody there", PATIENCE, |s| s["livekit"]["people"] == 0);
+    // The model takes 602 x 336 of such a picture, for which the second of three sizes is enough.
+    let mut person = wide(&["vp8", "simulcast", "1280x720"]);
+    program.until("the second size", PATIENCE, |s| streaming(s) && s["source"]["width"] == 640);
+    person.say("color 30 60 210");
+    until_colour(&program, [30.0, 60.0, 210.0]);
+    assert_eq!(program.json("/api/status")["source"]["width"], 640);
+}
+
+#[test]
+fn each_stream_has_a_room_of_its_own() {
+    let server = Server::start("rooms");
+    let program = program(&server.url(), SECRET, &[]);
+    watch_webcam(&program);
+    let (code, body) = program.put("/api/streams/yard", &json!({"source": "webcam"}));
+    assert!(code == 200 || code == 201, "{code} {body}");
+    let (code, body) = program.post("/api/streams/yard/livekit/token", &json!({}));
+    assert_eq!(code, 200, "{body}");
+    let (main, yard) = (ticket(&program), serde_json::from_str::<Value>(&body).unwrap());
+    assert_ne!(main["room"], yard["room"]);
+    let one = Person::join(&main, &["vp8"]);
+    let mut other = Person::join(&yard, &["vp8"]);
+    other.say("color 30 60 210");
+    until_colour_of(&program, "main", [200.0, 40.0, 60.0]);
+    until_colour_of(&program, "yard", [30.0, 60.0, 210.0]);
+    let room = |stream: &str| program.json(&format!("/api/streams/{stream}/status"))["livekit"].clone();
+    assert_eq!((&room("main")["people"], &room("yard")["people"]), (&json!(1), &json!(1)));
+    // One room's end is not the other's.
+    drop(one);
+    program.until("one is empty", PATIENCE, |s| s["livekit"]["people"] == 0);
+    other.say("color 30 200 40");
+    until_colour_of(&program, "yard", [30.0, 200.0, 40.0]);
+    assert_eq!(room("yard")["camera"], yard["identity"]);
+}
+
+/// With the waits that are the default, ten minutes are 24 attempts.
+#[test]
+fn a_server_that_is_gone_for_long_is_joined_again_and_costs_nothing_meanwhile() {
+    let mut server = Server::start("long");
+    let program = program_trying(&server.url(), SECRET, ["0.05", "0.25"], &["--enable-tts"]);
+    watch_webcam(&program);
+    let person = Person::join(&ticket(&program), &["vp8"]);
+    program.until("streaming", PATIENCE, streaming);
+    server.down();
+    drop(person);
+    let tried = |n: u64| move |s: &Value| s["livekit"]["attempt"].as_u64() >= Some(n);
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap().count();
+    program.until("tried", PATIENCE, tried(5));
+    let before = files();
+    let last = program.until("tried long", PATIENCE, tried(40));
+    assert!(last["source"]["message"].as_str().is_some_and(|m| m.contains("LiveKit server")), "{last:#}");
+    assert!(files() < before + 20, "{before} files were open, now {}", files());
+    server.up();
+    let back = program.until("back", PATIENCE, |s| s["livekit_connected"] == true);
+    assert_eq!((&back["livekit"]["attempt"], &back["livekit"]["message"]), (&json!(0), &Value::Null));
+    let person = Person::join(&ticket(&program), &["vp8"]);
+    program.until("streaming", PATIENCE, streaming);
+    until_colour(&program, [200.0, 40.0, 60.0]);
+    person.until("its voice", |e| e["event"] == "tracks" && e["audio"] == 1);
+    assert!(person.told().iter().filter_map(|e| e["audio"].as_u64()).all(|n| n <= 1));
+}
+
+/// What the sender was asked for so far, as its own client counts it.
+fn asked(person: &Person, what: &str) -> u64 {
+    person.told().iter().filter_map(|e| e[what].as_u64()).max().unwrap_or(0)
+}
+
+#[test]
+fn packets_lost_on_the_programs_way_cost_neither_colours_nor_voice() {
+    let server = Server::start("packets");
+    let way = Lossy::start(server.port, server.media);
+    survives_losses(&way, &way.url(), &server.url());
+}
+
+#[test]
+fn packets_lost_on_the_persons_way_cost_neither_colours_nor_voice() {
+    let server = Server::start("person");
+    let way = Lossy::start(server.port, server.media);
+    survives_losses(&way, &server.url(), &way.url());
+}
+
+/// The program and the person come to the server by these addresses, one of which is the lossy way.
+fn survives_losses(way: &Lossy, own: &str, persons: &str) {
+    let talk = ["--enable-tts", "--change-threshold", "0", "--max-tokens", "12", "--temperature", "2"];
+    let program = program(own, SECRET, &[&talk[..], &["--livekit-public-url", persons]].concat());
+    watch_webcam(&program);
+    let mut person = Person::join(&ticket(&program), &["vp8"]);
+    program.until("streaming", PATIENCE, streaming);
+    until_colour(&program, [200.0, 40.0, 60.0]);
+    // What comes by another way would not come past this.
+    let until = Instant::now() + PATIENT;
+    while way.fate().0 < 200 {
+        assert!(Instant::now() < until, "the relay is not on the way: {:?}", way.fate());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(way.fate().1, 0);
+    let count = |what: &str| program.json("/api/status")["livekit"][what].as_u64().unwrap();
+    let heard = |e: &Value| e["event"] == "tone" && e["rms"].as_f64() > Some(500.0);
+
+    way.lose(10);
+    for colour in [[30, 60, 210], [30, 200, 40], [210, 200, 30]].iter().cycle() {
+        let skip = person.told().len();
+        person.say(&format!("color {} {} {}", colour[0], colour[1], colour[2]));
+        until_colour(&program, colour.map(f64::from));
+        person.until_after("the voice", skip, heard);
+        if way.fate().1 > 100 {
+            break;
+        }
+    }
+    assert_eq!(program.json("/api/status")["livekit_connected"], true);
+
+    // So many that pictures can't be mended any more: a key frame is asked for, of the server and by it of the sender.
+    let (asks, useless, plis) = (count("keyframes_asked"), count("frames_undecodable"), asked(&person, "pli"));
+    way.lose(40);
+    program.until("a key frame was asked for", PATIENCE, |s| {
+        s["livekit"]["keyframes_asked"].as_u64() > Some(asks)
+            && s["livekit"]["frames_undecodable"].as_u64() > Some(useless)
+    });
+    person.until("asked of the sender", |e| e["pli"].as_u64() > Some(plis));
+    way.lose(10);
+    person.say("color 30 60 210");
+    until_colour(&program, [30.0, 60.0, 210.0]);
+    let skip = person.told().len();
+    person.until_after("the voice goes on", skip, heard);
+
+    // Not a packet gets through: it is told, and not taken for the end.
+    way.lose(100);
+    let silent = program.until("told", PATIENCE, |s| !streaming(s));
+    assert!(silent["source"]["message"].is_string(), "{silent:#}");
+    way.lose(0);
+    program.until("streaming again", PATIENCE, streaming);
+    person.say("color 30 200 40");
+    until_colour(&program, [30.0, 200.0, 40.0]);
+    let tracks: Vec<_> = person.told().iter().filter_map(|e| e["audio"].as_u64()).collect();
+    assert!(tracks.iter().all(|n| *n <= 1), "never two voices: {tracks:?}");
+}
+
+#[test]
 fn wrong_keys_are_told_and_weak_ones_refused() {
     let server = Server::start("keys");
     let program = program(&server.url(), "another-secret-of-enough-letters-0123", &[]);
@@ -187,6 +370,35 @@ fn wrong_keys_are_told_and_weak_ones_refused() {
         assert_eq!(out.status.code(), Some(64), "{said}");
         assert!(said.contains("LIVEKIT_API_SECRET") && said.contains("make livekit-keys"), "{said}");
     }
+}
+
+/// What `make livekit-keys` writes is taken, and what was there before stays.
+#[test]
+fn keys_are_made_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("scripts/livekit-keys.sh");
+    std::fs::create_dir(script.parent().unwrap()).unwrap();
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/livekit-keys.sh");
+    std::fs::copy(source, &script).unwrap();
+    let settings = folder.path().join(".env");
+    std::fs::write(&settings, "SERVER_PORT=8200\n").unwrap();
+    let run = || std::process::Command::new(&script).output().unwrap();
+    let made = run();
+    assert!(made.status.success(), "{made:?}");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    assert!(text.starts_with("SERVER_PORT=8200\n"), "what was there stays");
+    assert_eq!(std::fs::metadata(&settings).unwrap().permissions().mode() & 0o777, 0o600);
+    let pairs: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    let secret = pairs.iter().find(|(name, _)| *name == "LIVEKIT_API_SECRET").unwrap().1;
+    assert!(secret.len() >= 32 && !String::from_utf8_lossy(&made.stdout).contains(secret));
+    let mut check = command(&["check-config"]);
+    check.envs(pairs);
+    let checked = check.output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let again = run();
+    assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("already"), "{again:?}");
+    assert_eq!(std::fs::read_to_string(&settings).unwrap(), text);
 }
 
 #[test]
@@ -283,6 +495,22 @@ async fn the_voice_is_heard_once_and_only_while_somebody_is_there() {
             person.told().iter().filter(|e| e["event"] == "tracks").map(|e| e["audio"].clone()).collect();
         assert_eq!(tracks.last(), Some(&json!(1)), "{tracks:?}");
         assert!(tracks.iter().all(|n| n.as_u64() <= Some(1)), "{tracks:?}");
+        person
+    })
+    .await
+    .unwrap();
+    // The server hangs, and then still believes in the stay before: it is ended, and one voice remains.
+    server.freeze(true);
+    tokio::time::timeout(PATIENT, status.wait_for(|s| s.state == RoomState::Retrying)).await.unwrap().unwrap();
+    server.freeze(false);
+    tokio::time::timeout(PATIENT, status.wait_for(|s| s.connected)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || drop(person)).await.unwrap();
+    let ticket = serde_json::to_value(desk.ticket("main").unwrap()).unwrap();
+    let person = tokio::task::spawn_blocking(move || {
+        let person = Person::join(&ticket, &["none"]);
+        person.until("a tone after the hang", hears);
+        let tracks: Vec<_> = person.told().iter().filter_map(|e| e["audio"].as_u64()).collect();
+        assert!(tracks.last() == Some(&1) && tracks.iter().all(|n| *n <= 1), "{tracks:?}");
         person
     })
     .await

@@ -190,10 +190,12 @@ impl<'m> Desk<'m> {
     /// True when one of this look's frames was taken.
     fn see_for(&mut self, i: usize, ahead: bool) -> Result<bool> {
         let Self { running, eye, session, layout, pulse, .. } = self;
+        // A prompt in two parts takes longer than in one, so others at work would wait.
+        let alone = running.len() == 1;
         let Running { ticket, stage } = &mut running[i];
         let Stage::Frames(seeing) = stage else { return Ok(false) };
         let job = &ticket.job;
-        if ahead && !seeing.begun {
+        if ahead && !seeing.begun && seeing.next == 0 && alone {
             seeing.begin(job, layout, session, eye)?;
         }
         if !seeing.ordered {

@@ -20,6 +20,8 @@ mod desk;
 pub mod fault;
 #[cfg(feature = "llama")]
 mod ffi;
+#[cfg(feature = "llama")]
+mod gpu;
 #[cfg(any(test, feature = "llama"))]
 mod mailbox;
 #[cfg(feature = "llama")]
@@ -306,6 +308,8 @@ pub struct EngineStatus {
     pub message: Option<String>,
     /// Where it computes: "cpu" or the GPU's name.
     pub device: Option<String>,
+    /// The memory of that GPU; `None` without one, or when its driver tells nothing.
+    pub gpu_memory: Option<GpuMemory>,
     /// Tokens that one stream's prompt and answer may take together.
     pub context_tokens: u32,
     pub load_s: Option<f64>,
@@ -315,6 +319,13 @@ pub struct EngineStatus {
     pub restarts: u64,
     /// Why it was started again the last time; stays when it is well again.
     pub last_restart: Option<Restart>,
+}
+
+/// Memory of a GPU, bytes; what other programs hold of it is among what is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuMemory {
+    pub used_bytes: u64,
+    pub total_bytes: u64,
 }
 
 /// Why and when the engine's process had to be started again.

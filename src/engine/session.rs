@@ -11,6 +11,10 @@ use crate::error::{Error, Result};
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Cells that a stream's own slot must hold more of a prompt for its answer to be written there and not in the first
+/// free one: about a frame's.
+const WORTH_A_GAP: usize = 60;
+
 /// Any token does for what is forgotten again.
 const FILLER: [Token; 1] = [0];
 
@@ -41,6 +45,12 @@ impl Held {
         let whole = tokens == self.prefix.len() && tokens == other.prefix.len();
         let frames = self.frames.iter().zip(&other.frames).take_while(|(a, b)| whole && Rc::ptr_eq(a, b)).count();
         (tokens, frames)
+    }
+
+    /// Cells of what both begin with.
+    fn cells_shared(&self, other: &Self) -> usize {
+        let (tokens, frames) = self.shared(other);
+        tokens + self.frames[..frames].iter().map(|frame| frame.tokens).sum::<usize>()
     }
 
     /// Cuts it back to the first of these.
@@ -146,6 +156,12 @@ impl Look {
         self.output.is_some()
     }
 
+    /// The number of its slot.
+    #[cfg(test)]
+    pub fn place(&self) -> usize {
+        self.slot
+    }
+
     fn sequence(&self) -> i32 {
         self.slot as i32
     }
@@ -211,9 +227,10 @@ impl<'m> Session<'m> {
     /// # Errors
     /// When every slot has a look in it.
     pub fn begin(&mut self, stream: &Arc<str>, prompt: PromptTokens, frames: Vec<Rc<EncodedFrame>>) -> Result<Look> {
-        let slot =
-            self.slot_for(stream).ok_or_else(|| Error::internal("engine_slots", "every slot has a look in it"))?;
         let wanted = Held { prefix: prompt.prefix, frames };
+        let slot = self
+            .slot_for(stream, &wanted)
+            .ok_or_else(|| Error::internal("engine_slots", "every slot has a look in it"))?;
         let (tokens, kept_frames) = self.keep(slot, &wanted);
         let kept = self.slots[slot].held.len();
         let Held { prefix, mut frames } = wanted;
@@ -383,11 +400,20 @@ impl<'m> Session<'m> {
         self.context.watch(cancel);
     }
 
-    /// The stream's own slot if no look is in it, or else the free one that was used longest ago.
-    fn slot_for(&mut self, stream: &Arc<str>) -> Option<usize> {
+    /// The stream's own slot if no look is in it, or else the free one that was used longest ago. Where gaps between
+    /// sequences have to be filled, the first free one, unless the stream's own holds clearly more of what is wanted: the
+    /// fewer rows a batch has, the sooner it is done.
+    fn slot_for(&mut self, stream: &Arc<str>, wanted: &Held) -> Option<usize> {
         let free = || self.slots.iter().enumerate().filter(|(_, s)| !s.busy);
         let own = free().find(|(_, s)| s.stream.as_deref() == Some(stream));
-        let (i, _) = own.or_else(|| free().min_by_key(|(_, s)| s.used))?;
+        let chosen = if self.bridge {
+            let first = free().next();
+            let worth = first.map_or(0, |(_, slot)| slot.held.cells_shared(wanted) + WORTH_A_GAP);
+            own.filter(|(_, slot)| slot.held.cells_shared(wanted) >= worth).or(first)
+        } else {
+            own.or_else(|| free().min_by_key(|(_, s)| s.used))
+        };
+        let (i, _) = chosen?;
         self.clock += 1;
         self.slots[i].used = self.clock;
         self.slots[i].stream = Some(Arc::clone(stream));

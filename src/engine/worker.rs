@@ -4,6 +4,7 @@
 use super::backend;
 use super::desk::Desk;
 use super::ffi::{Context, ContextParams, Model};
+use super::gpu;
 use super::mailbox::Mailbox;
 use super::plan::{self, ModelWeight, Plan};
 use super::row::Ticket;
@@ -234,14 +235,15 @@ fn serve(
     let at_once = config.at_once(plan.layers != 0);
     let load_s = began.elapsed().as_secs_f64();
     let device = gpu.as_deref().unwrap_or("cpu");
-    match backend::gpu_memory().filter(|_| gpu.is_some()) {
-        Some((free, total)) => tracing::info!(
+    let memory = gpu.as_ref().and_then(|_| gpu::memory());
+    match memory {
+        Some(memory) => tracing::info!(
             model = %config.name,
             device,
             layers = %plan.share(config.weight.map(|w| w.layers)),
             vision_on_gpu = plan.vision,
-            gpu_used_mib = (total.saturating_sub(free)) >> 20,
-            gpu_mib = total >> 20,
+            gpu_used_mib = memory.used_bytes >> 20,
+            gpu_mib = memory.total_bytes >> 20,
             kv = kv.name(),
             load_s,
             "engine ready"
@@ -251,9 +253,11 @@ fn serve(
     tell.send_modify(|status| {
         status.state = EngineState::Ready;
         status.device = Some(gpu.unwrap_or_else(|| "cpu".to_owned()));
+        status.gpu_memory = memory;
         status.context_tokens = u32::try_from(session.budget()).unwrap_or(u32::MAX);
         status.load_s = Some(load_s);
     });
+    let _meter = memory.map(|_| gpu::Meter::start(tell.clone()));
     let mut desk = Desk::new(layout, speech, session, eye, at_once, Arc::clone(pulse));
     // A processor has nothing to spare while it computes everything.
     if !config.encode_ahead.unwrap_or(plan.vision) {

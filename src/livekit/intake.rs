@@ -31,6 +31,9 @@ pub(super) struct Intake {
     last: Duration,
     needs_keyframe: bool,
     asked: Option<Instant>,
+    /// Over all cameras and connections.
+    asks: u64,
+    undecodable: u64,
 }
 
 impl Intake {
@@ -59,8 +62,14 @@ impl Intake {
         let ask = self.needs_keyframe && waited;
         if ask {
             self.asked = Some(now);
+            self.asks += 1;
         }
         ask
+    }
+
+    /// Key frames asked for, and pictures that were of no use for a loss before them, so far.
+    pub(super) fn losses(&self) -> (u64, u64) {
+        (self.asks, self.undecodable)
     }
 
     /// The picture for the decoder, if it can make anything of it.
@@ -76,6 +85,8 @@ impl Intake {
             self.needs_keyframe = true;
         }
         if self.needs_keyframe || arrived.data.is_empty() {
+            // Before its first key frame nothing of a track was lost.
+            self.undecodable += u64::from(self.begin.is_some());
             return None;
         }
         let begin = *self.begin.get_or_insert(arrived.time);
@@ -118,5 +129,6 @@ mod tests {
         let other = intake.take(other);
         assert_eq!(other.map(|p| (p.track, p.pts)), Some((2, Duration::ZERO)), "another codec is another track");
         assert_eq!(intake.sid(), "TR_a");
+        assert_eq!(intake.losses(), (3, 2), "what came before the first key frame is no loss");
     }
 }

@@ -365,6 +365,8 @@ impl Session {
         {
             self.down.ask_for_keyframe(mid);
         }
+        let (asks, undecodable) = present.intake.losses();
+        present.feed.tell(|status| (status.keyframes_asked, status.frames_undecodable) = (asks, undecodable));
         self.give_voice(voice).await;
         None
     }

@@ -160,7 +160,7 @@ impl Keeper {
         self.tell.send_modify(|status| {
             status.state = EngineState::Failed;
             status.message = Some(why.to_owned());
-            status.process = None;
+            (status.process, status.gpu_memory) = (None, None);
         });
     }
 
@@ -220,7 +220,7 @@ impl Keeper {
         self.tell.send_modify(|status| {
             status.state = EngineState::Restarting;
             status.message = Some(format!("{reason}{said}; it is being started again"));
-            status.process = None;
+            (status.process, status.gpu_memory) = (None, None);
             status.last_restart = Some(Restart {
                 reason,
                 last_words,
@@ -433,17 +433,21 @@ impl<'k> Child<'k> {
     fn told(&mut self, told: Told) -> Result<(), End> {
         match told {
             Told::Loading => {}
-            Told::Ready { device, context_tokens, load_s } => {
-                self.ready = Some(Instant::now());
+            Told::Ready { device, gpu_memory, context_tokens, load_s } => {
+                let first = self.ready.is_none();
+                self.ready.get_or_insert_with(Instant::now);
                 self.keeper.tell.send_modify(|status| {
                     status.state = EngineState::Ready;
                     status.message = None;
                     status.device = device;
+                    status.gpu_memory = gpu_memory;
                     status.context_tokens = context_tokens;
                     // Also what tells that it ever was ready.
                     status.load_s = Some(load_s.unwrap_or_default());
                 });
-                tracing::info!(seconds = self.began.elapsed().as_secs_f64(), "the engine's process is ready");
+                if first {
+                    tracing::info!(seconds = self.began.elapsed().as_secs_f64(), "the engine's process is ready");
+                }
             }
             Told::Failed { message } => return Err(End::Failed(message)),
         }

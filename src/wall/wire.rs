@@ -5,7 +5,7 @@
 //! Both ends are one build, so there is nothing to be compatible with; still the child checks it, and the parent takes
 //! nothing on trust: whatever can't be right ends the child, never the parent.
 
-use crate::engine::{EngineConfig, EngineState, EngineStatus, JobEvent, JobFinish, Prompt, Sampling};
+use crate::engine::{EngineConfig, EngineState, EngineStatus, GpuMemory, JobEvent, JobFinish, Prompt, Sampling};
 use crate::error::{Error, Kind};
 use crate::speech::minicpm::MiniCpmConfig;
 use crate::speech::{Clause, ClauseEvent, VoiceState, VoiceStatus};
@@ -115,8 +115,16 @@ pub(super) enum FromChild {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Told {
     Loading,
-    Ready { device: Option<String>, context_tokens: u32, load_s: Option<f64> },
-    Failed { message: String },
+    /// Told again when the memory has changed.
+    Ready {
+        device: Option<String>,
+        gpu_memory: Option<GpuMemory>,
+        context_tokens: u32,
+        load_s: Option<f64>,
+    },
+    Failed {
+        message: String,
+    },
 }
 
 impl Told {
@@ -125,6 +133,7 @@ impl Told {
         match status.state {
             EngineState::Ready => Self::Ready {
                 device: status.device.clone(),
+                gpu_memory: status.gpu_memory,
                 context_tokens: status.context_tokens,
                 load_s: status.load_s,
             },

@@ -43,8 +43,11 @@ pub(super) async fn ready(face: Arc<Face>) -> Answer {
 }
 
 pub(super) async fn metrics(face: Arc<Face>) -> Answer {
-    let usage = Usage::now(face.engine.borrow().process);
+    let engine = face.engine.borrow().clone();
+    let usage = Usage::now(engine.process);
     face.metrics.note_process(usage.memory_bytes, usage.cpu_s);
+    let gpu = engine.device.as_deref().zip(engine.gpu_memory);
+    face.metrics.note_gpu(gpu.map(|(device, memory)| (device, memory.used_bytes, memory.total_bytes)));
     let text = face.metrics.encode();
     Ok(typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text.into()))
 }

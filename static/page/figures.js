@@ -8,6 +8,9 @@ let cpu = null;
 let process = null;
 let speed = null;
 let device = null;
+let gpu = null;
+
+const gib = (bytes) => number(bytes / 2 ** 30, 1);
 
 function show() {
   const unknown = t('figures.none');
@@ -15,11 +18,14 @@ function show() {
   const memory = process?.memory_bytes ?? null;
   $('figure-memory').textContent = memory === null ? unknown : `${number(memory / 2 ** 20)} MiB`;
   $('figure-speed').textContent = speed === null ? unknown : t('figures.speed.value', { n: number(speed, speed < 10 ? 1 : 0) });
+  $('gpu-memory').hidden = gpu === null;
+  if (gpu !== null) $('figure-gpu').textContent = t('figures.gpu.of', { used: gib(gpu.used_bytes), total: gib(gpu.total_bytes) });
   $('figure-device').textContent = device === null ? unknown : device === 'cpu' ? t('figures.device.cpu') : device;
 }
 
 export function showStatus(status) {
   device = status.engine.device;
+  gpu = status.engine.gpu_memory ?? null;
   process = status.process;
   const now = { at: status.uptime_s, cpu: process.cpu_s };
   if (before && (now.at < before.at || now.cpu < before.cpu)) before = null;

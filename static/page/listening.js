@@ -11,7 +11,7 @@ export function controls(root, player, { names, stored, say, offered, able = () 
   root.className = 'voice';
   root.setAttribute('role', 'group');
   const button = (className) => Object.assign(part(root, 'button', className), { type: 'button' });
-  const listen = button(`${quiet ? '' : 'main '}voice-listen`);
+  const listen = button('voice-listen');
   const mute = button('quiet voice-mute');
   const label = part(root, 'label', 'voice-volume');
   const name = part(label, 'span', '');
@@ -32,6 +32,8 @@ export function controls(root, player, { names, stored, say, offered, able = () 
     meter.setAttribute('aria-label', t('sound.level'));
     name.textContent = t('sound.volume');
     listen.textContent = t(player.listening ? names.stop : names.listen);
+    // Once pressed it asks for nothing more.
+    listen.classList.toggle('main', !quiet && !player.listening);
     listen.hidden = !offered();
     listen.disabled = !player.listening && !able();
     listen.setAttribute('aria-pressed', String(player.listening));

@@ -7,11 +7,13 @@ const COLOUR = {
   source: { stopped: 'off', connecting: 'busy', streaming: 'good', stalled: 'busy', retrying: 'bad', ended: 'off' },
   engine: { absent: 'bad', loading: 'busy', ready: 'good', restarting: 'busy', failed: 'bad' },
   voice: { off: 'off', loading: 'busy', ready: 'good', speaking: 'good', unavailable: 'bad' },
+  livekit: { away: 'off', connecting: 'busy', waiting: 'good', camera: 'good', muted: 'busy', retrying: 'bad' },
 };
+const ended = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 const known = (kind, state) => (has(`${kind}.${state}`) ? t(`${kind}.${state}`) : String(state));
 
 let status = null;
-let retryAt = null;
+const retryAt = { source: null, livekit: null }; // When the next attempt begins.
 let link = 'connecting';
 let lostAt = null;
 let removed = false;
@@ -40,7 +42,19 @@ function notice(id, pieces) {
   }
 }
 
-const secondsLeft = () => Math.ceil((retryAt - Date.now()) / 1000);
+function secondsLeft(what) {
+  return retryAt[what] === null ? null : Math.ceil((retryAt[what] - Date.now()) / 1000);
+}
+
+// Counts from the first word of an attempt: later ones say the same wait again.
+function countDown(what, before, now) {
+  const waiting = now?.state === 'retrying' && typeof now.retry_in_s === 'number';
+  const same = before?.attempt === now?.attempt && before?.state === now?.state;
+  if (!waiting) retryAt[what] = null;
+  else if (!same || retryAt[what] === null) retryAt[what] = Date.now() + (now.next_attempt_in_s ?? now.retry_in_s) * 1000;
+}
+
+const tries = (left) => (left > 0 ? t('notice.try.in', { seconds: left }) : t('notice.try.now'));
 
 // For the grid of all streams as well.
 export function sourceWord(source, left = null) {
@@ -55,16 +69,15 @@ export const sourceColour = (source) => COLOUR.source[source.state] ?? 'bad';
 function showSource() {
   if (!status) return;
   const { source } = status;
-  const left = retryAt === null ? null : secondsLeft();
+  const left = secondsLeft('source');
   dot('source', sourceColour(source), sourceWord(source, left));
   const failing = (source.message || source.fault) && source.state !== 'streaming' && source.state !== 'stopped';
   if (!failing) return notice('source-notice', []);
   const own = spoken() === 'en' && source.message;
-  const end = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
-  const words = own ? [{ foreign: end(source.message) }] :
+  const words = own ? [{ foreign: ended(source.message) }] :
     [t(`fault.${source.fault ?? 'other'}`, { source: sourceName(source) || t('state.source') })];
   if (left !== null) {
-    words.push(left > 0 ? t('notice.try.in', { seconds: left }) : t('notice.try.now'));
+    words.push(tries(left));
     if (source.attempt > 1) words.push(t('notice.try.attempt', { n: source.attempt }));
   }
   if (!own && source.message) words.push(t('notice.details'), { foreign: source.message });
@@ -77,6 +90,19 @@ function modelWords(text) {
   if (text.startsWith('This is the small built-in demo model')) return [t('notice.demo')];
   if (text.includes('RANDOM WEIGHTS')) return [t('notice.random')];
   return [t('notice.model'), { foreign: text }];
+}
+
+// The room, where there is one. What is wrong with the room of a webcam that is the source, the source says.
+function showRoom() {
+  const room = status?.livekit;
+  $('livekit-state').hidden = !room;
+  if (!room) return notice('livekit-notice', []);
+  const left = secondsLeft('livekit');
+  const state = room.state === 'camera' && room.muted ? 'muted' : room.state;
+  const again = left > 0 ? t('source.retrying.in', { seconds: left }) : t('source.retrying.now');
+  dot('livekit', COLOUR.livekit[state] ?? 'bad', state === 'retrying' && left !== null ? again : known('livekit', state));
+  const failing = state === 'retrying' && room.message && status.source.source !== 'webcam';
+  notice('livekit-notice', failing ? [t('notice.livekit'), { foreign: ended(room.message) }, left === null ? null : tries(left)] : []);
 }
 
 function showEngine() {
@@ -96,12 +122,10 @@ export function showStatus(next) {
   const before = status;
   status = next;
   removed = false;
-  const { source } = next;
-  const waiting = source.state === 'retrying' && source.retry_in_s !== null;
-  const sameWait = before && before.source.attempt === source.attempt && before.source.state === source.state;
-  if (!waiting) retryAt = null;
-  else if (!sameWait || retryAt === null) retryAt = Date.now() + source.retry_in_s * 1000;
+  countDown('source', before?.source, next.source);
+  countDown('livekit', before?.livekit, next.livekit);
   showSource();
+  showRoom();
   showEngine();
   showLink();
 }
@@ -125,5 +149,5 @@ export function setRemoved() {
   showLink();
 }
 
-setInterval(() => { showSource(); showLink(); }, 500);
-speaks(() => { showSource(); showEngine(); showLink(); });
+setInterval(() => { showSource(); showRoom(); showLink(); }, 500);
+speaks(() => { showSource(); showRoom(); showEngine(); showLink(); });

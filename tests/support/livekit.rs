@@ -25,7 +25,7 @@ fn program() -> PathBuf {
 }
 
 /// A port that the system does not give to outgoing connections by itself, so that it is still free after a restart.
-fn free<T>(bind: impl Fn(u16) -> std::io::Result<T>) -> T {
+pub fn free<T>(bind: impl Fn(u16) -> std::io::Result<T>) -> T {
     (0..1000u32)
         .find_map(|_| bind(20_000 + (RandomState::new().hash_one(0u8) % 10_000) as u16).ok())
         .expect("a port is free")
@@ -37,6 +37,8 @@ pub struct Server {
     config: String,
     log: PathBuf,
     pub port: u16,
+    /// Where its media is.
+    pub media: u16,
 }
 
 impl Server {
@@ -46,16 +48,16 @@ impl Server {
         let tcp = [0, 1].map(|_| free(|port| TcpListener::bind(("127.0.0.1", port))));
         let udp = free(|port| UdpSocket::bind(("127.0.0.1", port)));
         let [port, ice_tcp] = tcp.each_ref().map(|l| l.local_addr().unwrap().port());
+        let media = udp.local_addr().unwrap().port();
         let config = format!(
-            "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nrtc:\n  udp_port: {}\n  tcp_port: {ice_tcp}\n  \
+            "port: {port}\nbind_addresses: [\"127.0.0.1\"]\nrtc:\n  udp_port: {media}\n  tcp_port: {ice_tcp}\n  \
              node_ip: 127.0.0.1\n  enable_loopback_candidate: true\n  use_external_ip: false\n  \
              interfaces: {{includes: [lo]}}\n  ips: {{includes: [\"127.0.0.1/32\"]}}\n\
-             keys: {{{KEY}: {SECRET}}}\nlogging: {{level: info}}\n",
-            udp.local_addr().unwrap().port()
+             keys: {{{KEY}: {SECRET}}}\nlogging: {{level: info}}\n"
         );
         drop((tcp, udp));
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("livekit-{name}.log"));
-        let mut server = Self { child: None, config, log, port };
+        let mut server = Self { child: None, config, log, port, media };
         server.up();
         server
     }

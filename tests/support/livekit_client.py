@@ -1,9 +1,9 @@
 """The person with the camera: LiveKit's official Python SDK, steered by lines on stdin, telling in JSON lines.
 
-Usage: livekit_client.py URL TOKEN [vp8|h264|vp9|none] [simulcast]
+Usage: livekit_client.py URL TOKEN [vp8|h264|vp9|none] [simulcast] [WIDTHxHEIGHT]
 Commands: color R G B | size W H | mute | unmute | unpublish | publish | quit
 Told: connected, published, subscribed, tracks (audio tracks of others), tone (heard in the last half second), state,
-sent (frames so far)
+sent (frames so far, with what was asked of the sender: key frames, packets again; and the sizes that it sends)
 """
 
 import asyncio
@@ -22,9 +22,9 @@ def tell(event, **more):
 
 
 class Client:
-    def __init__(self, codec, simulcast):
+    def __init__(self, codec, simulcast, size):
         self.codec, self.simulcast = codec, simulcast
-        self.color, self.size = (200, 40, 60), (640, 360)
+        self.color, self.size = (200, 40, 60), size
         self.room = None
         self.source = self.track = self.publication = None
         self.sent = 0
@@ -52,7 +52,11 @@ class Client:
         self.track = rtc.LocalVideoTrack.create_video_track("camera", self.source)
         codec = {"vp8": rtc.VideoCodec.VP8, "h264": rtc.VideoCodec.H264, "vp9": rtc.VideoCodec.VP9}[self.codec]
         options = rtc.TrackPublishOptions(
-            source=rtc.TrackSource.SOURCE_CAMERA, simulcast=self.simulcast, video_codec=codec
+            source=rtc.TrackSource.SOURCE_CAMERA,
+            simulcast=self.simulcast,
+            video_codec=codec,
+            # Of its own accord it would send smaller pictures from a busy machine.
+            degradation_preference=rtc.DegradationPreference.MAINTAIN_RESOLUTION,
         )
         self.publication = await self.room.local_participant.publish_track(self.track, options)
         tell("published", sid=self.publication.sid)
@@ -69,8 +73,16 @@ class Client:
                 self.source.capture_frame(frame)
                 self.sent += 1
                 if self.sent % FPS == 0:
-                    tell("sent", frames=self.sent)
+                    tell("sent", frames=self.sent, **await self.asked())
             await asyncio.sleep(1 / FPS)
+
+    async def asked(self):
+        if self.publication is None:
+            return {}
+        stats = await self.track.get_stats()
+        sent = [s.outbound_rtp.outbound for s in stats if s.HasField("outbound_rtp")]
+        sizes = sorted([s.frame_width, s.frame_height] for s in sent if s.frames_sent > 0)
+        return {"pli": sum(s.pli_count for s in sent), "nack": sum(s.nack_count for s in sent), "sizes": sizes}
 
     async def obey(self, words):
         match words:
@@ -118,5 +130,6 @@ class Client:
 
 
 if __name__ == "__main__":
-    client = Client(sys.argv[3] if len(sys.argv) > 3 else "vp8", "simulcast" in sys.argv[4:])
+    sizes = [tuple(map(int, how.split("x"))) for how in sys.argv[4:] if how != "simulcast"]
+    client = Client(sys.argv[3] if len(sys.argv) > 3 else "vp8", "simulcast" in sys.argv[4:], (sizes or [(640, 360)])[0])
     asyncio.run(client.run(sys.argv[1], sys.argv[2]))

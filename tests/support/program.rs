@@ -115,6 +115,13 @@ impl Program {
         (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
     }
 
+    /// (status code, body)
+    pub fn put(&self, path: &str, body: &Value) -> (u16, String) {
+        let mut answer =
+            agent().put(self.url(path)).header("Content-Type", "application/json").send(body.to_string()).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    }
+
     /// A body that goes on.
     pub fn stream(&self, path: &str) -> BufReader<Box<dyn Read + Send>> {
         let answer = agent().get(self.url(path)).call().unwrap();

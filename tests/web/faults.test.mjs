@@ -193,6 +193,28 @@ test('states have words, the voice when there is one, and a break is told and me
   await until(page, () => /check them\. Next try in \d+ s\. \(attempt 3\)/.test(document.querySelector('#source-notice').textContent));
   await until(page, () => Number(/Next try in (\d+) s/.exec(document.querySelector('#source-notice').textContent)[1]) < 300);
   await until(page, () => /^lost, next try in \d+ s$/.test(document.querySelector('#source-word').textContent));
+  // Without a room or a GPU nothing is said of them.
+  assert.equal(await page.locator('#livekit-state').isHidden(), true);
+  assert.equal(await page.locator('#gpu-memory').isHidden(), true);
+  const room = { state: 'waiting', message: null, attempt: 0, retry_in_s: null, muted: false };
+  for (const [patch, word, colour] of [
+    [{}, 'waits for a camera', 'good'], [{ state: 'camera' }, 'receives a camera', 'good'], [{ state: 'camera', muted: true }, 'camera muted', 'busy'],
+    [{ state: 'away' }, 'not in the room', 'off'], [{ state: 'connecting' }, 'connecting…', 'busy'],
+  ]) {
+    server.status({ livekit: { ...room, ...patch } });
+    await until(page, (text) => document.querySelector('#livekit-word').textContent === text && !document.querySelector('#livekit-state').hidden, word);
+    assert.ok(await page.locator(`#livekit-dot.${colour}`).isVisible(), word);
+    assert.equal(await page.locator('#livekit-notice').isHidden(), true);
+  }
+  server.status({ livekit: { ...room, state: 'retrying', message: 'the LiveKit server has not answered for 15 s', attempt: 2, retry_in_s: 300 } });
+  await until(page, () => /^lost, next try in \d+ s$/.test(document.querySelector('#livekit-word').textContent));
+  await until(page, () => /^The LiveKit room can’t be used: the LiveKit server has not answered for 15 s\. Next try in \d+ s\.$/
+    .test(document.querySelector('#livekit-notice').textContent.trim()));
+  await until(page, () => Number(/in (\d+) s/.exec(document.querySelector('#livekit-word').textContent)[1]) < 300);
+  server.status({ livekit: { ...room, state: 'camera' }, engine: { device: 'A card', gpu_memory: { used_bytes: 7.5 * 2 ** 30, total_bytes: 80 * 2 ** 30 } } });
+  await until(page, () => document.querySelector('#figure-gpu').textContent === '7.5 of 80.0 GiB' && !document.querySelector('#gpu-memory').hidden);
+  assert.equal(await page.locator('#figure-device').textContent(), 'A card');
+  await until(page, () => document.querySelector('#livekit-notice').hidden);
   server.token(1, 'Half a sen');
   await page.locator('.writing').waitFor();
   const asked = server.asked();

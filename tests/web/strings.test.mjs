@@ -30,7 +30,7 @@ test('what the page asks for is there, and what is there is asked for', () => {
     for (const [, key] of script.matchAll(/'([a-z]+(?:\.[a-z_]+)+)'/g)) asked.add(key);
     for (const [, family] of script.matchAll(/`([a-z]+)\.\$\{/g)) families.add(family);
   }
-  families.add('source').add('engine').add('voice').add('doing'); // known(kind, state)
+  families.add('source').add('engine').add('voice').add('livekit').add('doing'); // known(kind, state)
   const exists = (key) => key in STRINGS.en || `${key}.one` in STRINGS.en;
   // Names of files and of stored things look like keys.
   const missing = [...asked].filter((key) => !exists(key) && !/^vidette\.|\.(js|css|local|org)$/.test(key) && key.split('.')[0] in

@@ -219,6 +219,13 @@ test('streams are added, watched in the grid, chosen and removed', async (t) => 
   await live(page);
   assert.equal(await page.locator('#streams').inputValue(), 'yard');
   assert.match(await page.locator('#caption-source').textContent(), /test:ball/);
+  // From the list as well.
+  for (const name of ['main', 'yard']) {
+    await page.locator('#streams').selectOption(name);
+    await page.waitForURL(new RegExp(`\\?stream=${name}$`));
+    await live(page);
+    await until(page, (pattern) => document.querySelector('#caption-source').textContent.includes(pattern), { main: 'test:smpte', yard: 'test:ball' }[name]);
+  }
   // Removed under its page, which says so and brings it back.
   await page.locator('#view-all').click();
   await page.locator('.card.own .quiet').click();

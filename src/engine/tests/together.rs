@@ -114,7 +114,8 @@ fn what_fills_the_gaps_of_a_batch_changes_nothing() {
     for i in [1, 2] {
         let mut look = session.begin(&names[i], tokens.clone(), frames[i].clone()).unwrap();
         look.close();
-        assert_eq!(look.reused > 0, i == 1);
+        // The second of them stands where the first did, for the words that they share.
+        assert_eq!(look.reused, tokens.prefix.len() + if i == 1 { frames[1][0].tokens } else { 0 });
         while !look.prompt_is_in() {
             session.step(&mut [Turn { look: &mut look, token: None }], &mut eye, false).unwrap();
         }
@@ -188,4 +189,36 @@ fn harms_no_other(config: EngineConfig) {
     for handle in open {
         drain(handle);
     }
+}
+
+#[test]
+fn where_gaps_cost_the_slots_in_use_stand_together() {
+    let model = Model::load(&files().0, 0).unwrap();
+    let mut eye = eye(&model);
+    let tokens = Layout::of(&model).tokens(&model, &prompt(), false);
+    let names: [Arc<str>; 4] = ["a", "b", "c", "d"].map(Arc::from);
+    let mut session = sessions(&model, 4).bridging(true);
+    let mut look = |session: &mut Session<'_>, stream: usize, seq: u64| {
+        let frames = [eye.look(&names[stream], &frame(seq)).unwrap().0];
+        let look = prefill(session, &mut eye, &names[stream], &tokens, &frames);
+        ((look.place(), look.reused), look)
+    };
+    // One after the other all take the first, whose words serve all of them.
+    for stream in 0..4 {
+        let ((place, reused), taken) = look(&mut session, stream, stream as u64);
+        assert_eq!((place, reused), (0, if stream == 0 { 0 } else { tokens.prefix.len() }));
+        session.end(taken);
+    }
+    // Two at once stand side by side; what a stream's own holds of its frames is worth a gap.
+    let (_, first) = look(&mut session, 0, 10);
+    let ((place, _), second) = look(&mut session, 1, 11);
+    assert_eq!(place, 1);
+    session.end(first);
+    let ((place, reused), third) = look(&mut session, 2, 12);
+    assert_eq!((place, reused), (0, tokens.prefix.len()));
+    session.end(second);
+    session.end(third);
+    let ((place, reused), again) = look(&mut session, 1, 11);
+    assert_eq!((place, reused), (1, tokens.prefix.len() + 66));
+    session.end(again);
 }

@@ -8,9 +8,9 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
-/// Pictures that wait for the decoder here. The older one goes; the decoder conceals or the key frame that is asked
-/// for mends it.
-const WAITING: u64 = 8;
+/// Pictures that wait for the decoder here: what comes at once when lost packets were sent again. When it is full the new
+/// one is refused, since the decoder would go on from whatever is there without a word.
+const WAITING: u64 = 32;
 
 /// The entrance of one pipeline, for pictures of one codec.
 #[derive(Debug, Clone)]
@@ -37,12 +37,15 @@ impl Feed {
         source.set_block(false);
         source.set_max_buffers(WAITING);
         source.set_max_bytes(0);
-        source.set_leaky_type(gst_app::AppLeakyType::Downstream);
         Ok(Self(source))
     }
 
-    /// Hands a picture to the decoder. False when the pipeline takes no more.
+    /// Hands a picture to the decoder. False when too many wait or the pipeline takes no more: then those that depend on
+    /// it are of no use either.
     pub(crate) fn push(&self, picture: Encoded) -> bool {
+        if self.0.current_level_buffers() >= WAITING {
+            return false;
+        }
         let pts = u64::try_from(picture.pts.as_nanos()).unwrap_or(u64::MAX - 1);
         let mut buffer = gst::Buffer::from_slice(picture.data);
         if let Some(buffer) = buffer.get_mut() {
@@ -56,5 +59,29 @@ impl Feed {
 
     pub(super) fn element(&self) -> gst::Element {
         self.0.clone().upcast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::time::Duration;
+
+    #[test]
+    fn what_finds_no_room_is_refused_and_nothing_that_waits_goes() {
+        crate::ingest::init().unwrap();
+        let feed = Feed::new(Codec::Vp8).unwrap();
+        let picture = |n: u64| Encoded {
+            track: 1,
+            codec: Codec::Vp8,
+            keyframe: n == 0,
+            pts: Duration::from_millis(n),
+            data: Bytes::from_static(b"x"),
+        };
+        for n in 0..WAITING + 3 {
+            assert_eq!(feed.push(picture(n)), n < WAITING, "{n}");
+        }
+        assert_eq!(feed.0.current_level_buffers(), WAITING);
     }
 }

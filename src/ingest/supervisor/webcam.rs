@@ -115,7 +115,11 @@ impl Supervisor {
         let track = first.track;
         let mut silence = Silence::new(self.config.stall_timeout, Instant::now());
         silence.set_muted(camera.status.borrow_and_update().muted, Instant::now());
-        feed.push(first);
+        // A picture was lost here, and those that depend on it are of no use.
+        let mut broken = !feed.push(first);
+        if broken {
+            camera.lost(true);
+        }
         let pulse = session.pulse();
         let (notes_in, mut notes) = mpsc::channel::<Progress>(NOTES);
         let mut look = tokio::time::interval(LOOK);
@@ -142,8 +146,13 @@ impl Supervisor {
                         Some(picture) if picture.track != track => break Ended::Other(picture),
                         Some(picture) => {
                             silence.picture(Instant::now());
+                            let before = broken && !picture.keyframe;
                             // A pipeline that takes no more has an error, which is on its way.
-                            feed.push(picture);
+                            let taken = !before && feed.push(picture);
+                            if !taken {
+                                camera.lost(!broken);
+                            }
+                            broken = !taken;
                         }
                     },
                     _ = look.tick() => {}

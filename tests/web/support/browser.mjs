@@ -35,6 +35,13 @@ export async function context(t, { width = 1280, height = 800, theme = 'dark', l
     const text = `${message.text()} ${message.location().url}`;
     if (['error', 'warning'].includes(message.type()) && !expected.some((e) => e.test(text))) complaints.push(text);
   });
+  // The page asks nobody but its own server; a LiveKit server that it was told of is expected where it is.
+  own.on('request', (request) => {
+    const { origin, protocol } = new URL(request.url());
+    if (!protocol.startsWith('http') || request.isNavigationRequest()) return;
+    const text = `a request elsewhere: ${request.url()}`;
+    if (origin !== new URL(request.frame().url()).origin && !expected.some((e) => e.test(text))) complaints.push(text);
+  });
   atEnd(t, async () => {
     const heard = [...complaints];
     await own.close();

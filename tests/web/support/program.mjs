@@ -10,19 +10,20 @@ import { atEnd } from './ends.mjs';
 export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const BINARY = process.env.VIDETTE ?? `${process.env.CARGO_TARGET_DIR ?? `${ROOT}target`}/debug/vidette`;
 export const CLIP = `${ROOT}gguf/demo/clip.webm`;
-const MODELS = { demo: `${ROOT}gguf/demo`, random: `${ROOT}gguf/tiny-random` };
+// `here` is the demo model as one has it who starts the program in the project's folder: its clip's path is short.
+const MODELS = { demo: `${ROOT}gguf/demo`, random: `${ROOT}gguf/tiny-random`, here: 'gguf/demo' };
 const PATIENCE_MS = 60000;
 
-// Starts `vidette run`; ends with the test.
-export async function program(t, { args = [], model = 'demo', port = 0 } = {}) {
+// Starts `vidette run`; ends with the test. Programs that it calls are looked for in `path` first.
+export async function program(t, { args = [], model = 'demo', port = 0, path = null } = {}) {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is missing: run \`make test\`, or set VIDETTE`);
   // One thread: on a busy machine several wait for each other more than they compute.
   const all = ['run', ...args, '--server-port', String(port), '--model-path', MODELS[model], '--threads', '1'];
   // What the random one is shown does not matter, and one frame is looked at sooner than four.
   if (model === 'random') all.push('--frames-per-inference', '1');
   const { PATH, HOME, TMPDIR, XDG_RUNTIME_DIR } = process.env;
-  const env = Object.fromEntries(Object.entries({ PATH, HOME, TMPDIR, XDG_RUNTIME_DIR }).filter(([, v]) => v));
-  const child = spawn(BINARY, all, { env, cwd: tmpdir(), stdio: ['ignore', 'ignore', 'pipe'] });
+  const env = Object.fromEntries(Object.entries({ PATH: path ? `${path}:${PATH}` : PATH, HOME, TMPDIR, XDG_RUNTIME_DIR }).filter(([, v]) => v));
+  const child = spawn(BINARY, all, { env, cwd: model === 'here' ? ROOT : tmpdir(), stdio: ['ignore', 'ignore', 'pipe'] });
   let log = '';
   const address = await new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`the program does not listen:\n${log}`)), PATIENCE_MS);
