@@ -3,6 +3,7 @@
 #
 #   scripts/check-dockerfile.sh BINARY [FOLDER]         the runtime stage, with a program that was built outside
 #   scripts/check-dockerfile.sh --build [FOLDER]        the build stage too (needs the network and much time)
+#   SUITE=noble MIRROR=http://archive.ubuntu.com/ubuntu scripts/check-dockerfile.sh BINARY      the same on Ubuntu 24.04
 #
 # The runtime stage's RUN lines are executed as they stand, its ENV and USER apply, and the program is then started as that
 # user in the root, read-only but for /tmp and its home: it has to show a test picture, answer its health check, and end.
@@ -34,6 +35,8 @@ fresh() {
     cp /etc/resolv.conf "$1/etc/resolv.conf"
     # What this machine needs to reach a package mirror.
     [ ! -e /etc/apt/apt.conf.d ] || cp -a /etc/apt/apt.conf.d/. "$1/etc/apt/apt.conf.d/"
+    # Ubuntu keeps GStreamer's plugins and espeak-ng in a part of its own, which its images have switched on.
+    if grep -q '^ID=ubuntu' "$1/etc/os-release"; then sed -i 's/ main$/ main universe/' "$1/etc/apt/sources.list"; fi
     # It is thrown away: nothing has to reach the disk.
     echo force-unsafe-io >"$1/etc/dpkg/dpkg.cfg.d/unsafe-io"
     mount -t proc proc "$1/proc"
