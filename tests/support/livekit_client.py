@@ -52,11 +52,7 @@ class Client:
         self.track = rtc.LocalVideoTrack.create_video_track("camera", self.source)
         codec = {"vp8": rtc.VideoCodec.VP8, "h264": rtc.VideoCodec.H264, "vp9": rtc.VideoCodec.VP9}[self.codec]
         options = rtc.TrackPublishOptions(
-            source=rtc.TrackSource.SOURCE_CAMERA,
-            simulcast=self.simulcast,
-            video_codec=codec,
-            # Of its own accord it would send smaller pictures from a busy machine.
-            degradation_preference=rtc.DegradationPreference.MAINTAIN_RESOLUTION,
+            source=rtc.TrackSource.SOURCE_CAMERA, simulcast=self.simulcast, video_codec=codec
         )
         self.publication = await self.room.local_participant.publish_track(self.track, options)
         tell("published", sid=self.publication.sid)
