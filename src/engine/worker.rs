@@ -245,6 +245,9 @@ fn serve(
             gpu_used_mib = memory.used_bytes >> 20,
             gpu_mib = memory.total_bytes >> 20,
             kv = kv.name(),
+            // llama.cpp's own choice, by what the device has.
+            flash_attention = "auto",
+            encode_ahead = config.encode_ahead.unwrap_or(plan.vision),
             load_s,
             "engine ready"
         ),
