@@ -2,6 +2,7 @@
 // The page's memory over minutes of fast talk: a line a quarter minute, and the second half against the first.
 // Usage: node scripts/page-memory.mjs [minutes]   (after make test, which installs what it needs)
 // Not here: the short form, which make test runs (tests/web/memory.test.mjs).
+import { asProgram } from '../tests/web/support/ends.mjs';
 import { close, open, until } from '../tests/web/support/browser.mjs';
 import { measure, median, talk } from '../tests/web/support/heap.mjs';
 import { program } from '../tests/web/support/program.mjs';
@@ -13,10 +14,7 @@ if (!(minutes > 0)) {
   console.error('usage: page-memory.mjs [minutes]');
   process.exit(64);
 }
-const ends = [];
-const scope = { after: (end) => ends.push(end) };
-let code = 0;
-try {
+await asProgram(async (scope) => {
   const vidette = await program(scope, { model: 'random', args: ['test:smpte'] });
   const server = await synthetic(scope, vidette);
   const page = await open(scope, server.url);
@@ -38,11 +36,5 @@ try {
   const middle = Math.floor(readings.length / 2);
   const [first, second] = [readings.slice(0, middle), readings.slice(middle)].map((half) => median(half.map((r) => r.bytes)));
   console.log(`medians of the halves: ${(first / 2 ** 20).toFixed(2)} MiB and ${(second / 2 ** 20).toFixed(2)} MiB, ratio ${(second / first).toFixed(3)}`);
-  code = second < first * 1.03 + 100_000 ? 0 : 1;
-} catch (error) {
-  console.error(error);
-  code = 1;
-}
-for (const end of ends.reverse()) await Promise.resolve().then(end).catch((error) => { console.error(error); code = 1; });
-await close();
-process.exit(code);
+  return second < first * 1.03 + 100_000 ? 0 : 1;
+}, close);

@@ -3,6 +3,7 @@
 // browser. Usage: node scripts/page-picture.mjs [FILE [dark|light [WIDTHxHEIGHT [LANGUAGE]]]]
 // (after make test, which installs what it needs). VIDETTE names another program than target/debug/vidette.
 // Not here: what the page must look like (tests/web/looks.test.mjs).
+import { asProgram } from '../tests/web/support/ends.mjs';
 import { close, context, until } from '../tests/web/support/browser.mjs';
 import { ROOT, program } from '../tests/web/support/program.mjs';
 
@@ -14,10 +15,7 @@ if (!['dark', 'light'].includes(theme) || !(width > 0 && height > 0)) {
 }
 // What is said in a look is read before it is shown to others.
 const UTTERANCES = 3;
-const ends = [];
-const scope = { after: (end) => ends.push(end) };
-let code = 0;
-try {
+await asProgram(async (scope) => {
   const vidette = await program(scope, { model: 'here', args: ['--enable-tts'] });
   const own = await context(scope, { theme, width, height, language, args: ['--autoplay-policy=no-user-gesture-required'] });
   const page = await own.newPage();
@@ -37,10 +35,4 @@ try {
   await page.screenshot({ path: file });
   console.log(file);
   for (const text of await page.locator('.entry.utterance .text').allTextContents()) console.log(`  ${text}`);
-} catch (error) {
-  console.error(error);
-  code = 1;
-}
-for (const end of ends.reverse()) await Promise.resolve().then(end).catch((error) => { console.error(error); code = 1; });
-await close();
-process.exit(code);
+}, close);

@@ -13,3 +13,18 @@ export function atEnd(t, end) {
   }
   stacks.get(t).push(end);
 }
+
+// Runs `work` as a program: it gets what a test would, what it began ends in reverse order, and it says the exit code.
+export async function asProgram(work, close) {
+  const ends = [];
+  let code = 0;
+  try {
+    code = (await work({ after: (end) => ends.push(end) })) ?? 0;
+  } catch (error) {
+    console.error(error);
+    code = 1;
+  }
+  for (const end of ends.reverse()) await Promise.resolve().then(end).catch((error) => { console.error(error); code = 1; });
+  await close();
+  process.exit(code);
+}
